@@ -1,0 +1,1 @@
+"""All-atom reference data: the OpenMM sampler."""

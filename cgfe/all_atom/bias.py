@@ -1,0 +1,148 @@
+"""Well-tempered metadynamics on Cα positions, one bias shared by several walkers.
+
+The bias depends on the beads alone, so the mapped *unbiased* forces at biased frames are still
+right for force matching (arXiv 2510.11148), and only the frames' weights need the bias.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import app, unit
+
+from cgfe.all_atom.system import alpha_carbons, peptide_from_pdb
+from cgfe.errors import InputError
+from cgfe.files import make_folder
+from cgfe.units import KCAL_PER_KJ, thermal_energy
+
+
+@dataclass
+class Metadynamics:
+    """Settings of the bias (Barducci, Bussi, Parrinello 2008, 10.1103/PhysRevLett.100.020603).
+
+    The variables are the Cα RMSD to `reference` and the mean of the distances between the
+    Cα pairs `strand_pairs` (residue numbers from 1).
+    """
+
+    reference: str = "folded"
+    """PDB file with the folded structure, or `folded` for the embedded chignolin hairpin."""
+    strand_pairs: list[list[int]] = field(default_factory=lambda: [[1, 10], [2, 9], [3, 8]])
+    bias_factor: float = 8.0
+    hill_height_kj: float = 1.0
+    """kJ/mol, OpenMM's unit."""
+    rmsd_max: float = 11.0
+    rmsd_width: float = 0.4
+    distance_min: float = 3.0
+    distance_max: float = 36.0
+    distance_width: float = 1.0
+    """All lengths in Å."""
+
+
+class SharedBias:
+    """The bias of one walker; hills of all walkers meet in a folder.
+
+    Parameters
+    ----------
+    settings : Metadynamics
+    system : openmm.System
+        Gets the bias force added.
+    temperature : float
+        K.
+    hill_interval, hills_per_sync : int
+        Steps between hills, and hills between exchanges with the other walkers.
+    folder : Path
+        Where the walkers' tables meet.
+    """
+
+    def __init__(
+        self,
+        settings: Metadynamics,
+        system: openmm.System,
+        topology: app.Topology,
+        temperature: float,
+        hill_interval: int,
+        hills_per_sync: int,
+        folder: Path,
+    ) -> None:
+        from cgfe.all_atom.starts import HAIRPIN
+
+        if settings.bias_factor <= 1:
+            raise InputError(f"bias_factor is {settings.bias_factor}; expected a value above 1.")
+        beads = alpha_carbons(topology)
+        path = HAIRPIN if settings.reference == "folded" else settings.reference
+        reference = peptide_from_pdb(path)
+        reference_beads = alpha_carbons(reference.topology)
+        if len(reference_beads) != len(beads):
+            raise InputError(
+                f"metadynamics reference {path} has {len(reference_beads)} residues; "
+                f"expected {len(beads)}."
+            )
+        target = np.zeros((system.getNumParticles(), 3))
+        target[beads] = reference.positions[reference_beads]
+        rmsd = openmm.RMSDForce(target, beads)
+        distance = openmm.CustomBondForce(f"r/{len(settings.strand_pairs)}")
+        for first, second in settings.strand_pairs:
+            distance.addBond(beads[first - 1], beads[second - 1])
+        self.bounds = [  # nm: (force, least, most, hill width)
+            (rmsd, 0.0, settings.rmsd_max / 10, settings.rmsd_width / 10),
+            (
+                distance,
+                settings.distance_min / 10,
+                settings.distance_max / 10,
+                settings.distance_width / 10,
+            ),
+        ]
+        before = {force.getForceGroup() for force in system.getForces()}
+        self.temperature = temperature
+        self.settings = settings
+        self._meta = app.Metadynamics(
+            system,
+            [app.BiasVariable(*bound) for bound in self.bounds],
+            temperature * unit.kelvin,
+            settings.bias_factor,
+            settings.hill_height_kj * unit.kilojoule_per_mole,
+            hill_interval,
+            hill_interval * hills_per_sync,
+            str(make_folder(folder)),
+        )
+        self._group = ({force.getForceGroup() for force in system.getForces()} - before).pop()
+
+    def step(self, simulation: app.Simulation, steps: int) -> None:
+        """Advance `simulation`, adding a hill every `hill_interval` steps."""
+        self._meta.step(simulation, steps)
+
+    def apply(self, context: openmm.Context) -> None:
+        """Bring the context's table up to date after a context was made anew."""
+        self._meta._force.updateParametersInContext(context)
+
+    def energy_kcal(self, context: openmm.Context) -> float:
+        """Return the bias energy of the present positions."""
+        state = context.getState(energy=True, groups={self._group})
+        return float(state.getPotentialEnergy()._value * KCAL_PER_KJ)
+
+    def variables(self, context: openmm.Context) -> NDArray[np.float64]:
+        """Return the collective variables in Å, shape (2,)."""
+        return np.array(self._meta._force.getCollectiveVariableValues(context)) * 10.0
+
+    def table_kcal(self) -> NDArray[np.float64]:
+        """Return the bias of all walkers on its grid (distance, RMSD), kcal/mol."""
+        table: NDArray[np.float64] = self._meta._totalBias * KCAL_PER_KJ
+        return table
+
+
+def bias_offset(table: NDArray[np.float64], temperature: float, bias_factor: float) -> float:
+    """Return c(t), the work that the bias has done on the whole ensemble, kcal/mol.
+
+    c = kT ln [∫ exp(γ V / ((γ-1) kT)) / ∫ exp(V / ((γ-1) kT))] (Tiwary & Parrinello 2015,
+    10.1021/jp504920s): V - c is comparable between times, so exp((V - c)/kT) weights a frame.
+    """
+    kt = thermal_energy(temperature)
+    scaled = table / ((bias_factor - 1) * kt)
+    return float(kt * (_log_sum_exp(bias_factor * scaled) - _log_sum_exp(scaled)))
+
+
+def _log_sum_exp(values: NDArray[np.float64]) -> float:
+    top = values.max()
+    return float(top + np.log(np.exp(values - top).sum()))
