@@ -1,0 +1,41 @@
+# make train   set up, train on the embedded chignolin set, end with the report's name
+# make test    set up and pass the tests
+# make lint    ruff and mypy
+# make data    sample chignolin again (small; see the README for the whole set)
+# make report  draw the newest run's report again
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/chignolin.yaml
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: train test lint data report setup
+.DELETE_ON_ERROR:
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/.ready
+
+train: setup
+	$(BIN)/cgfe fit --config $(CONFIG)
+
+test: setup
+	$(BIN)/python -m pytest --durations=5
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+data: setup
+	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml output=runs/data/metadynamics nanoseconds=0.5
+	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml output=runs/data/unbiased nanoseconds=0.1 walkers=4 'starts=[folded,runs/data/metadynamics]'
+	$(BIN)/cgfe pack --runs runs/data/metadynamics runs/data/unbiased --native folded --output runs/data/chignolin.h5
+
+report: setup
+	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)

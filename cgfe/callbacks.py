@@ -1,0 +1,186 @@
+"""FreeEnergyValidation: short simulations at each validation, compared on the TICs."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from cgfe.evaluation import Judgement, free_energy_result, judge, simulate
+from cgfe.module import CGForceField
+from cgfe.plots import plot_surfaces
+from cgfe.potential import Potential
+from cgfe.results import FreeEnergyResult
+from cgfe.simulation import SimulationConfig, SimulationResult
+
+
+class FreeEnergyValidation(L.Callback):
+    """Simulate the model at each validation and log its TICA free-energy error.
+
+    The simulation runs on the training device; under DDP each rank runs its share of the
+    replicas. Logged as `free_energy/<metric>` for the first system and
+    `free_energy/<system>/<metric>` for further ones, with the figure, the cost in seconds and
+    its share of the time since the last validation.
+
+    Parameters
+    ----------
+    simulation : SimulationConfig
+        The budget: replicas, steps, and how they are run.
+    every_n_epochs : int
+        Skip validations between; 0 switches the simulations off.
+    compare_prior : bool
+        Simulate the prior alone once, before training, with the same budget.
+
+    Examples
+    --------
+    ::
+
+        free_energy:
+          simulation: {replicas: 128, steps: 10000}
+          every_n_epochs: 5
+    """
+
+    def __init__(
+        self,
+        simulation: SimulationConfig | None = None,
+        every_n_epochs: int = 1,
+        compare_prior: bool = True,
+    ) -> None:
+        self.config = simulation or SimulationConfig()
+        self.config.check()
+        self.every_n_epochs = every_n_epochs
+        self.compare_prior = compare_prior
+        self.priors: list[Judgement | None] = []
+        self.results: list[FreeEnergyResult] = []
+        self._last_end = time.monotonic()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Simulate the priors alone: what the network must beat."""
+        if self.every_n_epochs > 0:
+            self._simulate_priors(trainer, pl_module)
+        self._last_end = time.monotonic()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Simulate, compare, log, and write results and figures into the run's folder."""
+        due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        fitting = trainer.state.fn == "fit"
+        if trainer.sanity_checking or (fitting and not due):
+            return
+        assert isinstance(pl_module, CGForceField)
+        if not self.priors:
+            self._simulate_priors(trainer, pl_module)
+        started = time.monotonic()
+        self.results = []
+        for system, reference in enumerate(pl_module.references):
+            run = _gathered(trainer, pl_module, pl_module.potential(system), system, self.config)
+            judgement = judge(reference, run.positions, run.blown_up, self.config.burn_in)
+            result = free_energy_result(
+                pl_module.system_names[system],
+                reference,
+                judgement,
+                self.priors[system],
+                _facts(trainer, pl_module, run, self.config),
+            )
+            self.results.append(result)
+            prefix = "free_energy" if system == 0 else f"free_energy/{result.system}"
+            pl_module.log_dict(
+                {f"{prefix}/{key}": value for key, value in result.metrics.items()}
+                | {f"{prefix}/replica_steps_per_second": run.replica_steps_per_second},
+                prog_bar=False,
+            )
+            if trainer.is_global_zero:
+                self._save(trainer, pl_module, result, system)
+        now = time.monotonic()
+        pl_module.log("free_energy/seconds", now - started)
+        pl_module.log("free_energy/share_of_time", (now - started) / (now - self._last_end))
+        self._last_end = now
+
+    def _simulate_priors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, CGForceField)
+        self.priors = []
+        for system, reference in enumerate(pl_module.references):
+            if not self.compare_prior:
+                self.priors.append(None)
+                continue
+            bead_types = torch.from_numpy(reference.bead_types)
+            potential = Potential(reference.prior, None, bead_types).to(pl_module.device)
+            run = _gathered(trainer, pl_module, potential, system, self.config)
+            self.priors.append(judge(reference, run.positions, run.blown_up, self.config.burn_in))
+
+    def _save(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        result: FreeEnergyResult,
+        system: int,
+    ) -> None:
+        suffix = "" if system == 0 else f"-{result.system}"
+        folder = Path(trainer.default_root_dir)
+        result.save(folder, suffix)
+        figure = plot_surfaces(result)
+        name = f"free_energy{suffix}-epoch{trainer.current_epoch:04d}.png"
+        (folder / "figures").mkdir(exist_ok=True)
+        figure.savefig(folder / "figures" / name, dpi=120)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"free_energy{suffix}/surface", [str(folder / "figures" / name)])
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(
+                    f"free_energy{suffix}/surface", figure, trainer.global_step
+                )
+
+
+def _gathered(
+    trainer: L.Trainer,
+    pl_module: CGForceField,
+    potential: Potential,
+    system: int,
+    config: SimulationConfig,
+) -> SimulationResult:
+    """Simulate this rank's share and return all ranks' replicas."""
+    device = pl_module.device
+    run = simulate(
+        potential,
+        pl_module.references[system],
+        config,
+        device,
+        trainer.global_rank,
+        trainer.world_size,
+    )
+    if trainer.world_size == 1:
+        return run
+    gather: Callable[[torch.Tensor], Any] = pl_module.all_gather
+    positions = gather(torch.from_numpy(run.positions).to(device)).cpu().numpy()
+    blown_up = gather(torch.from_numpy(run.blown_up).to(device)).cpu().numpy()
+    return SimulationResult(
+        positions=np.concatenate(list(positions), axis=1),
+        blown_up=np.concatenate(list(blown_up)),
+        seconds=float(gather(torch.tensor(run.seconds, device=device)).max()),
+        steps=run.steps,
+        kinetic_temperature=float(
+            gather(torch.tensor(run.kinetic_temperature, device=device)).mean()
+        ),
+    )
+
+
+def _facts(
+    trainer: L.Trainer, pl_module: CGForceField, run: SimulationResult, config: SimulationConfig
+) -> dict[str, Any]:
+    return {
+        "replicas": run.positions.shape[1],
+        "steps": run.steps,
+        "time_step_ps": config.time_step_ps,
+        "friction_per_ps": config.friction_per_ps,
+        "burn_in": config.burn_in,
+        "seed": config.seed,
+        "seconds": run.seconds,
+        "replica_steps_per_second": run.replica_steps_per_second,
+        "kinetic_temperature_kelvin": run.kinetic_temperature,
+        "device": str(pl_module.device),
+        "epoch": trainer.current_epoch,
+        "step": trainer.global_step,
+    }

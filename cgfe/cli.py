@@ -1,0 +1,58 @@
+"""The `cgfe` command: finds the subcommand and imports only what that one needs."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cgfe import __version__
+from cgfe.errors import InputError
+
+COMMANDS = {
+    "fit": ("training", "train a force field on CG frames, with free-energy validation"),
+    "validate": ("training", "simulate a checkpoint and compare its free energy again"),
+    "test": ("training", "losses of a checkpoint on the held-out test split"),
+    "predict": ("training", "energies and forces of a checkpoint on the test split, as HDF5"),
+    "simulate": ("simulate", "run Langevin dynamics of a checkpoint, write a trajectory"),
+    "report": ("report", "draw a run's figures and tables into one HTML page"),
+    "reference": ("reference", "sample an all-atom peptide with OpenMM"),
+    "pack": ("pack", "map sampled all-atom runs to one file of CG frames"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return the exit code, 2 where the user's input is wrong."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if words[0] == "--version":
+        print(f"cgfe {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise InputError(
+                f"{words[0]!r} is no command of cgfe; expected one of {', '.join(COMMANDS)}."
+            )
+        import_module(f"cgfe.commands.{COMMANDS[words[0]][0]}").run(words)
+    except InputError as error:
+        print(f"cgfe: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    lines = [f"  {name:<11} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cgfe COMMAND [options]",
+            "",
+            "Train coarse-grained force fields and judge their free-energy surface.",
+            "",
+            *lines,
+            "",
+            "cgfe COMMAND --help tells a command's options. A first run:",
+            "  cgfe fit --config configs/chignolin.yaml",
+        ]
+    )

@@ -1,0 +1,44 @@
+"""`cgfe reference`: sample an all-atom peptide with OpenMM."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cgfe.commands.parsing import Parser
+from cgfe.errors import InputError
+
+EPILOG = """\
+Any key of the config can be set behind it, for example
+  cgfe reference --config configs/reference/chignolin.yaml walkers=4 nanoseconds=10
+Kill it at any time: the same command goes on where it stopped. Then
+  cgfe pack --runs RUN_DIR [RUN_DIR ...] --output frames.h5
+"""
+
+
+def run(words: Sequence[str]) -> None:
+    """Sample as the command line says."""
+    parser = Parser("reference", "Sample an all-atom peptide with OpenMM.", EPILOG)
+    parser.add_argument("--config", required=True, help="YAML file, see configs/reference")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="override the config")
+    options = parser.parse_args(list(words[1:]))
+    from cgfe.all_atom.sampler import SamplerConfig, sample
+
+    if not Path(options.config).is_file():
+        raise InputError(f"{options.config}: no such file.")
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(SamplerConfig),
+            OmegaConf.load(options.config),
+            OmegaConf.from_dotlist(options.settings),
+        )
+        config = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, YAMLError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InputError(f"{options.config}: {first_line}.") from None
+    assert isinstance(config, SamplerConfig)
+    folder = sample(config, progress=not options.quiet)
+    print(f"sampled: {folder} ({config.walkers} walkers of {config.nanoseconds:g} ns)")

@@ -1,0 +1,105 @@
+"""`cgfe simulate`: Langevin dynamics of a checkpoint, streamed into trajectories."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from cgfe.commands.parsing import Parser
+from cgfe.errors import InputError
+
+EPILOG = """\
+Example:
+  cgfe simulate --ckpt_path runs/NAME/checkpoints/last.ckpt --output traj.xtc --steps 100000
+With several replicas each has its own file (traj-000.xtc, ...). The topology is written beside
+them (traj.pdb): mdtraj.load("traj.xtc", top="traj.pdb").
+"""
+
+
+def run(words: Sequence[str]) -> None:
+    """Simulate as the command line says."""
+    parser = Parser("simulate", "Run Langevin (BAOAB) dynamics of a checkpoint.", EPILOG)
+    parser.add_argument("--ckpt_path", required=True, help="checkpoint of cgfe fit")
+    parser.add_argument("--output", required=True, help="trajectory: .xtc, .dcd or .h5")
+    parser.add_argument("--replicas", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=100_000, help="default: %(default)s")
+    parser.add_argument(
+        "--save_interval", type=int, default=250, help="steps per frame (default: %(default)s)"
+    )
+    parser.add_argument("--temperature", type=float, help="K (default: that of the data)")
+    parser.add_argument(
+        "--time_step", type=float, default=0.004, help="ps (default: %(default)s)"
+    )
+    parser.add_argument("--friction", type=float, default=1.0, help="1/ps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--system", help="which protein, if trained on several (default: first)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: GPU if there is one)")
+    options = parser.parse_args(list(words[1:]))
+    output = Path(options.output)
+    if output.suffix not in (".xtc", ".dcd", ".h5"):
+        raise InputError(f"{output}: expected a name that ends with .xtc, .dcd or .h5.")
+
+    import torch
+    from tqdm import tqdm
+
+    from cgfe.files import make_folder, replacing
+    from cgfe.module import CGForceField
+    from cgfe.simulation import LangevinSimulation, SimulationConfig
+    from cgfe.trajectories import TrajectoryWriter
+
+    SimulationConfig(
+        replicas=options.replicas,
+        steps=options.steps,
+        save_interval=options.save_interval,
+        time_step_ps=options.time_step,
+        friction_per_ps=options.friction,
+    ).check()
+    model = CGForceField.load(options.ckpt_path)
+    if options.system not in (None, *model.system_names):
+        raise InputError(
+            f"system {options.system!r} is not in the checkpoint; "
+            f"expected one of {', '.join(model.system_names)}."
+        )
+    number = model.system_names.index(options.system) if options.system else 0
+    reference = model.references[number]
+    make_folder(output.parent)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    simulation = LangevinSimulation(
+        model.to(device).potential(number),
+        torch.from_numpy(reference.masses),
+        options.temperature or reference.temperature_kelvin,
+        options.time_step,
+        options.friction,
+        options.seed,
+        device,
+    )
+    count = len(reference.start_positions)
+    starts = reference.start_positions[[i % count for i in range(options.replicas)]]
+    names = [output]
+    if options.replicas > 1:
+        names = [
+            output.with_stem(f"{output.stem}-{i:03d}") for i in range(options.replicas)
+        ]
+    with ExitStack() as stack:
+        writers = [
+            TrajectoryWriter(stack.enter_context(replacing(name)), reference) for name in names
+        ]
+        for writer in writers:
+            stack.callback(writer.close)
+        bar = stack.enter_context(tqdm(total=options.steps, unit="step", desc="simulating"))
+
+        def write(step: int, positions: torch.Tensor) -> None:
+            for writer, frame in zip(writers, positions.cpu().numpy(), strict=True):
+                writer.write(frame, step * options.time_step)
+            bar.update(step - bar.n)
+
+        result = simulation.run(
+            torch.from_numpy(starts), options.steps, options.save_interval, on_frame=write
+        )
+    if output.suffix != ".h5":
+        with replacing(output.with_suffix(".pdb")) as path:
+            writers[0].save_topology(path, starts[0])
+    print(
+        f"simulated: {names[0]}{' ...' if len(names) > 1 else ''} "
+        f"({result.replica_steps_per_second:.0f} replica-steps/s, "
+        f"{int(result.blown_up.sum())} of {options.replicas} replicas blew up)"
+    )

@@ -1,0 +1,211 @@
+"""`cgfe fit|validate|test|predict`: Lightning's command line with run directories."""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from cgfe.callbacks import FreeEnergyValidation
+from cgfe.datamodule import CGFramesDataModule
+from cgfe.errors import InputError
+from cgfe.files import make_folder
+from cgfe.module import CGForceField, read_checkpoint
+from cgfe.predictions import PredictionWriter
+from cgfe.report import metric_table, write_report
+from cgfe.runs import RUN_DIR_VARIABLE, RunLogger, last_checkpoint, new_run_dir, run_of
+
+
+def run(words: Sequence[str]) -> None:
+    """Run one of Lightning's subcommands."""
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*will set .*num_workers.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_tips)
+    TrainingCLI(
+        CGForceField,
+        CGFramesDataModule,
+        save_config_callback=RunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        # Validation needs forces, which inference mode cannot give.
+        trainer_defaults={"inference_mode": False, "num_sanity_val_steps": 0},
+        seed_everything_default=0,
+        parser_class=OneSentenceParser,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=_with_run_config(list(words)),
+    )
+
+
+class OneSentenceParser(LightningArgumentParser):
+    """Parser that raises InputError where jsonargparse would print its usage and exit."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise InputError with the part of the message that says what is wrong."""
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        raise InputError(f"{' '.join(lines)} (see --help)") from None
+
+
+class RunConfig(SaveConfigCallback):
+    """Write config.yaml into the run's own directory, and give the loggers the nested config."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Save once, before training starts."""
+        if stage != "fit":
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(_plain(self.config))
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI with `--run_dir`, `free_energy` and `checkpoint` keys."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what cgfe has beside Lightning's own options."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Directory of this run; by default runs/<config's name>-<time>.",
+        )
+        parser.add_lightning_class_args(FreeEnergyValidation, "free_energy")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.mode": "min",
+                "checkpoint.filename": "best-{epoch:04d}",
+                "checkpoint.auto_insert_metric_name": False,
+            }
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Place the run: directory, checkpoints, loggers."""
+        config = self.config[self.subcommand]
+        checkpoint = config.get("ckpt_path")
+        if checkpoint:
+            read_checkpoint(checkpoint)
+        self.run_dir = make_folder(self._run_dir(config, checkpoint))
+        os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
+        config.trainer.default_root_dir = str(self.run_dir)
+        config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        simulated = config.free_energy.every_n_epochs > 0
+        if config.checkpoint.monitor is None:
+            config.checkpoint.monitor = "free_energy/js" if simulated else "validation/loss"
+        if config.checkpoint.every_n_epochs is None and simulated:
+            config.checkpoint.every_n_epochs = config.free_energy.every_n_epochs
+
+    def _run_dir(self, config: Any, checkpoint: str | None) -> Path:
+        given = Path(config.run_dir) if config.run_dir else None
+        if self.subcommand != "fit":
+            if not checkpoint:
+                raise InputError(f"cgfe {self.subcommand} needs --ckpt_path.")
+            return given or (run_of(checkpoint) or Path("runs")) / str(self.subcommand)
+        if checkpoint:
+            return given or run_of(checkpoint) or new_run_dir(_name(config))
+        requeued = given and list(given.glob("hpc_ckpt_*"))
+        if given and (given / "checkpoints").is_dir() and not requeued and _first_process():
+            raise InputError(
+                f"{given} already holds a run; go on with it by --ckpt_path last, "
+                "or choose another --run_dir."
+            )
+        return given or new_run_dir(_name(config))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Add the run's own logger and callbacks to the configured ones."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if trainer.fast_dev_run:
+            return trainer
+        configured = [x for x in trainer.loggers if type(x).__name__ != "CSVLogger"]
+        if self.subcommand == "fit":
+            trainer.loggers = [RunLogger(self.run_dir), *configured]
+            trainer.callbacks += [
+                ModelCheckpoint(
+                    self.run_dir / "checkpoints",
+                    filename="last",
+                    enable_version_counter=False,
+                    save_on_train_epoch_end=True,
+                ),
+                LearningRateMonitor("epoch"),
+            ]
+        else:
+            trainer.loggers = configured
+        if self.subcommand == "predict":
+            trainer.callbacks.append(PredictionWriter())
+        return trainer
+
+    def after_fit(self) -> None:
+        """Write the report and name it."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            print(f"report: {write_report(self.run_dir)}")
+
+    def after_validate(self) -> None:
+        """Print the metrics as a table."""
+        if not self.trainer.is_global_zero:
+            return
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, FreeEnergyValidation):
+                for result in callback.results:
+                    print(metric_table(result))
+        print(f"results: {self.run_dir}")
+
+
+def _with_run_config(words: list[str]) -> list[str]:
+    """Resolve `--ckpt_path last`, and take the run's own config where none is given."""
+    checkpoint = _option(words, "--ckpt_path")
+    if checkpoint == "last":
+        run_dir = _option(words, "--run_dir")
+        found = str(last_checkpoint(Path(run_dir) if run_dir else None))
+        words = [found if w == "last" else w.replace("=last", f"={found}") for w in words]
+        checkpoint = found
+    if checkpoint and not _option(words, "--config") and not _option(words, "-c"):
+        if not Path(checkpoint).is_file():
+            raise InputError(f"{checkpoint}: no such checkpoint.")
+        run_dir_of = run_of(checkpoint)
+        if run_dir_of is None:
+            raise InputError(
+                f"{checkpoint} lies in no run directory, so its config.yaml must be given "
+                "with --config."
+            )
+        words[1:1] = ["--config", str(run_dir_of / "config.yaml")]
+        # The file names the run's own directory; the command decides anew.
+        if not _option(words, "--run_dir"):
+            words += ["--run_dir=null"]
+    return words
+
+
+def _option(words: list[str], name: str) -> str | None:
+    for index, word in enumerate(words):
+        if word == name and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(name + "="):
+            return word.removeprefix(name + "=")
+    return None
+
+
+def _name(config: Any) -> str:
+    sources = config.get("config") or []
+    return Path(str(sources[0])).stem if sources else "run"
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    content = config.clone().as_dict()
+    for key in ("config", "subcommand"):
+        content.pop(key, None)
+    return content
+
+
+def _without_tips(record: logging.LogRecord) -> bool:
+    return "💡" not in record.getMessage()

@@ -1,0 +1,139 @@
+"""Judging a potential: simulate it, project it on the reference's TICs, compare.
+
+Used at each validation, by `cgfe validate` and for the prior alone, so that all figures come
+from one procedure.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cgfe.metrics import EnsembleSample, compare, split_half_js
+from cgfe.potential import Potential
+from cgfe.reference import Reference
+from cgfe.results import FreeEnergyResult
+from cgfe.simulation import LangevinSimulation, SimulationConfig, SimulationResult
+
+MAX_STRUCTURES = 4
+MINIMUM_SEPARATION_BINS = 4
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Metrics of one simulation and what the report draws of it."""
+
+    metrics: dict[str, float]
+    density: NDArray[np.float64]
+    """(n1, n2)"""
+    sample: EnsembleSample
+    positions: NDArray[np.float32]
+    """(F, N, 3), frames after burn-in of the replicas that stayed whole"""
+
+
+def simulate(
+    potential: Potential,
+    reference: Reference,
+    config: SimulationConfig,
+    device: torch.device | str,
+    rank: int = 0,
+    world_size: int = 1,
+) -> SimulationResult:
+    """Run this process's share of the replicas, started evenly over TIC space.
+
+    Every process gets equally many replicas (rounded up), with its own random stream.
+    """
+    share = -(-config.replicas // world_size)
+    chosen = (np.arange(share) * world_size + rank) % len(reference.start_positions)
+    simulation = LangevinSimulation(
+        potential,
+        torch.from_numpy(reference.masses),
+        reference.temperature_kelvin,
+        config.time_step_ps,
+        config.friction_per_ps,
+        config.seed * 10_007 + rank,
+        device,
+    )
+    starts = torch.from_numpy(reference.start_positions[chosen])
+    return simulation.run(starts, config.steps, config.save_interval)
+
+
+def judge(
+    reference: Reference,
+    positions: NDArray[np.float32],
+    blown_up: NDArray[np.bool_],
+    burn_in: float,
+) -> Judgement:
+    """Compare simulated positions (frames, replicas, N, 3) with the reference.
+
+    Replicas that blew up are left out of the density and counted in `blown_up`.
+    """
+    kept = positions[int(burn_in * len(positions)) :, ~blown_up]
+    sample = reference.model_sample(kept.reshape(-1, *positions.shape[2:]))
+    metrics = compare(reference.sample, sample, reference.grid)
+    tics = sample.tics.reshape(*kept.shape[:2], -1)
+    metrics["blown_up"] = float(blown_up.mean())
+    metrics["split_half_js"] = split_half_js(tics, reference.grid)
+    density, _ = reference.grid.histogram(sample.tics, None)
+    return Judgement(metrics, density, sample, kept.reshape(-1, *positions.shape[2:]))
+
+
+def free_energy_result(
+    system: str,
+    reference: Reference,
+    judgement: Judgement,
+    prior: Judgement | None,
+    simulation: dict[str, Any],
+) -> FreeEnergyResult:
+    """Gather what the report needs of a judgement."""
+    density, _ = reference.grid.histogram(reference.tics, reference.weights)
+    minima = surface_minima(reference)
+    starts = np.asarray(reference.tica.project(reference.start_positions))
+    return FreeEnergyResult(
+        system=system,
+        metrics=judgement.metrics,
+        floor=reference.floor,
+        prior=prior.metrics if prior else {},
+        simulation=simulation,
+        edges=reference.grid.edges,
+        reference=density,
+        model=judgement.density,
+        prior_density=prior.density if prior else None,
+        residue_names=reference.residue_names,
+        structure_tics=minima,
+        reference_structures=_nearest(minima, reference, starts, reference.start_positions),
+        model_structures=_nearest(
+            minima, reference, judgement.sample.tics, judgement.positions
+        ),
+    )
+
+
+def surface_minima(reference: Reference) -> NDArray[np.float64]:
+    """Return TIC positions (S, 2) of the deepest separate minima of the reference surface."""
+    probability, _ = reference.grid.histogram(reference.tics, reference.weights)
+    smooth = ndimage.gaussian_filter(probability, 1.0)
+    size = 2 * MINIMUM_SEPARATION_BINS + 1
+    peaks = np.argwhere((smooth == ndimage.maximum_filter(smooth, size)) & (smooth > 0))
+    order = np.argsort(-smooth[tuple(peaks.T)])[:MAX_STRUCTURES]
+    first, second = reference.grid.centres
+    return np.stack([first[peaks[order, 0]], second[peaks[order, 1]]], axis=1)
+
+
+def _nearest(
+    minima: NDArray[np.float64],
+    reference: Reference,
+    tics: NDArray[np.floating],
+    positions: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the frame nearest to each minimum, NaN if none is within two bins."""
+    widths = np.array([edges[1] - edges[0] for edges in reference.grid.edges])
+    found = np.full((len(minima), *reference.start_positions.shape[1:]), np.nan, np.float32)
+    for row, minimum in enumerate(minima):
+        if len(tics):
+            distance = np.linalg.norm((tics - minimum) / widths, axis=1)
+            if distance.min() <= 2:
+                found[row] = positions[distance.argmin()]
+    return found

@@ -1,0 +1,250 @@
+"""CGFrames: what was sampled, the data contract between every source of data and training.
+
+One HDF5 file holds the coarse-grained frames of one system. It is read once, checked in full,
+and never changed.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.errors import InputError
+from cgfe.files import open_hdf5, replacing
+from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
+
+FORMAT = "cgfe-frames"
+FORMAT_VERSION = 1
+
+# Bead types are residues in alphabetical order of their three-letter codes; 0 is "other".
+RESIDUES = (
+    "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split()
+)
+RESIDUE_MASSES = {  # amu, residue in a chain
+    **dict(ALA=71.08, ARG=156.19, ASN=114.10, ASP=115.09, CYS=103.14, GLN=128.13, GLU=129.12),
+    **dict(GLY=57.05, HIS=137.14, ILE=113.16, LEU=113.16, LYS=128.17, MET=131.19, PHE=147.18),
+    **dict(PRO=97.12, SER=87.08, THR=101.10, TRP=186.21, TYR=163.18, VAL=99.13),
+}
+
+
+def bead_types_of(residue_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the bead type of each residue: 1 to 20 alphabetically, 0 for any other."""
+    table = {name: index + 1 for index, name in enumerate(RESIDUES)}
+    return np.array([table.get(name, 0) for name in residue_names], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class CGFrames:
+    """Coarse-grained frames of one system in Å, kcal/mol, kcal/mol/Å, ps, K, amu.
+
+    Raises
+    ------
+    InputError
+        On construction, if shapes disagree, a value is not finite, or the trajectory index
+        falls.
+    """
+
+    positions: NDArray[np.float32]
+    """(F, N, 3)"""
+    trajectory_index: NDArray[np.int32]
+    """(F,), frames of one trajectory are contiguous and in the order of time"""
+    residue_names: tuple[str, ...]
+    masses: NDArray[np.float64]
+    """(N,)"""
+    bonds: NDArray[np.int64]
+    """(B, 2)"""
+    temperature_kelvin: float
+    frame_interval_ps: float
+    bead_types: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """(N,); from the residue names when left empty"""
+    forces: NDArray[np.float32] | None = None
+    """(F, N, 3)"""
+    all_atom_energies: NDArray[np.float64] | None = None
+    """(F,)"""
+    weights: NDArray[np.float64] | None = None
+    """(F,), mean 1"""
+    biased_trajectories: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros(0, dtype=np.int32)
+    )
+    """Trajectories sampled under a bias: their weights count, their kinetics do not."""
+    test_trajectories: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros(0, dtype=np.int32)
+    )
+    """Trajectories held out of every fit."""
+    native_positions: NDArray[np.float64] | None = None
+    """(N, 3), the folded structure that "folded" refers to"""
+    force_mapping: str = "none"
+    force_field: str = "unknown"
+    source: str = "unknown"
+    name: str = "frames"
+    """Where error messages say the data came from."""
+
+    def __post_init__(self) -> None:
+        if self.bead_types.size == 0:
+            object.__setattr__(self, "bead_types", bead_types_of(self.residue_names))
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def bead_count(self) -> int:
+        return int(self.positions.shape[1])
+
+    @property
+    def nanoseconds(self) -> float:
+        """Simulated time that the frames stand for."""
+        return len(self) * self.frame_interval_ps / 1000
+
+    def trajectory_slices(self) -> list[slice]:
+        """Return one slice of frames per trajectory, in order."""
+        starts = np.flatnonzero(np.diff(self.trajectory_index, prepend=-1))
+        ends = np.append(starts[1:], len(self))
+        return [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CGFrames":
+        """Read and check a frames file.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, truncated, of another format, in other units, or wrong in
+            any value; the message names the file.
+        """
+        with open_hdf5(path) as file:
+            try:
+                return _read(cls, file, str(path))
+            except KeyError as error:
+                raise InputError(f"{path}: missing entry {error}.") from None
+            except OSError:
+                raise InputError(f"{path}: data cannot be read; it may be truncated.") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the frames as HDF5, complete or not at all."""
+        attributes = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "temperature_kelvin": self.temperature_kelvin,
+            "frame_interval_ps": self.frame_interval_ps,
+            "length_unit": LENGTH_UNIT,
+            "energy_unit": ENERGY_UNIT,
+            "force_mapping": self.force_mapping,
+            "force_field": self.force_field,
+            "source": self.source,
+            "residue_names": json.dumps(self.residue_names),
+        }
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs.update(attributes)
+            for name in (*_REQUIRED, *_OPTIONAL):
+                values = getattr(self, name)
+                if values is not None:
+                    large = values.ndim == 3 or len(values) == len(self)
+                    # Shuffled bytes of smooth trajectories compress; small arrays need not.
+                    options = {"compression": "gzip", "shuffle": True} if large else {}
+                    file.create_dataset(name, data=values, **options)
+
+    def topology(self) -> mdtraj.Topology:
+        """Return a Cα topology, with which mdtraj opens trajectories of these beads."""
+        return alpha_carbon_topology(self.residue_names, self.bonds)
+
+
+def alpha_carbon_topology(
+    residue_names: tuple[str, ...], bonds: NDArray[np.integer]
+) -> mdtraj.Topology:
+    """Return an mdtraj topology of one Cα per residue."""
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    atoms = [
+        topology.add_atom("CA", mdtraj.element.carbon, topology.add_residue(name, chain))
+        for name in residue_names
+    ]
+    for first, second in bonds:
+        topology.add_bond(atoms[int(first)], atoms[int(second)])
+    return topology
+
+
+_REQUIRED = ("positions", "trajectory_index", "masses", "bonds", "bead_types")
+_OPTIONAL = (
+    "forces",
+    "all_atom_energies",
+    "weights",
+    "biased_trajectories",
+    "test_trajectories",
+    "native_positions",
+)
+
+
+def _read(cls: type[CGFrames], file: h5py.File, name: str) -> CGFrames:
+    attributes: dict[str, Any] = dict(file.attrs)
+    if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
+        found = f"{attributes.get('format')} version {attributes.get('format_version')}"
+        raise InputError(f"{name}: format is {found}, expected {FORMAT} version {FORMAT_VERSION}.")
+    for unit, expected in (("length_unit", LENGTH_UNIT), ("energy_unit", ENERGY_UNIT)):
+        if attributes.get(unit) != expected:
+            raise InputError(f"{name}: {unit} is {attributes.get(unit)!r}, expected {expected!r}.")
+    arrays = {key: file[key][()] for key in _REQUIRED}
+    arrays |= {key: file[key][()] for key in _OPTIONAL if key in file}
+    return cls(
+        **arrays,
+        residue_names=tuple(json.loads(attributes["residue_names"])),
+        temperature_kelvin=float(attributes["temperature_kelvin"]),
+        frame_interval_ps=float(attributes["frame_interval_ps"]),
+        force_mapping=str(attributes["force_mapping"]),
+        force_field=str(attributes["force_field"]),
+        source=str(attributes["source"]),
+        name=name,
+    )
+
+
+def _check(frames: CGFrames) -> None:
+    name, shape = frames.name, frames.positions.shape
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise InputError(f"{name}: positions have shape {shape}, expected (frames, beads, 3).")
+    count, beads = shape[:2]
+    expected: dict[str, tuple[int, ...]] = {
+        "forces": shape,
+        "trajectory_index": (count,),
+        "all_atom_energies": (count,),
+        "weights": (count,),
+        "masses": (beads,),
+        "bead_types": (beads,),
+        "native_positions": (beads, 3),
+    }
+    for key, wanted in expected.items():
+        values = getattr(frames, key)
+        if values is None:
+            continue
+        if values.shape != wanted:
+            raise InputError(
+                f"{name}: {key} have shape {values.shape}, but positions have shape {shape}; "
+                f"expected {wanted}."
+            )
+    for key in ("positions", "forces", "all_atom_energies", "weights", "masses"):
+        values = getattr(frames, key)
+        if values is not None and not np.isfinite(values).all():
+            frame = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise InputError(f"{name}: {key} are not finite (first at index {frame}).")
+    _check_meaning(frames)
+
+
+def _check_meaning(frames: CGFrames) -> None:
+    name, beads = frames.name, frames.bead_count
+    if len(frames.residue_names) != beads:
+        raise InputError(f"{name}: {len(frames.residue_names)} residue names for {beads} beads.")
+    if (np.diff(frames.trajectory_index) < 0).any():
+        raise InputError(f"{name}: trajectory_index falls; frames must be in order.")
+    if frames.bonds.ndim != 2 or frames.bonds.shape[1] != 2 or (frames.bonds >= beads).any():
+        raise InputError(f"{name}: bonds have shape {frames.bonds.shape} or name unknown beads.")
+    if frames.weights is not None and ((frames.weights < 0).any() or frames.weights.sum() == 0):
+        raise InputError(f"{name}: weights are negative or all zero.")
+    for key in ("temperature_kelvin", "frame_interval_ps"):
+        if not getattr(frames, key) > 0:
+            raise InputError(f"{name}: {key} is {getattr(frames, key)}, expected a positive value.")
+    if (frames.masses <= 0).any() or (frames.bead_types < 0).any():
+        raise InputError(f"{name}: masses must be positive and bead types not negative.")

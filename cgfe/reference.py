@@ -1,0 +1,239 @@
+"""Reference: everything derived once from the training frames of one system, then frozen.
+
+It holds the prior, TICA, grid, surface, labels, starts and the floor, so that a checkpoint with
+a Reference and a network needs no frames file to be simulated and judged.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.errors import InputError
+from cgfe.files import replacing
+from cgfe.frames import CGFrames
+from cgfe.free_energy import EnergyLabels, FreeEnergySurface, TICGrid
+from cgfe.geometry import k_centres
+from cgfe.metrics import EnsembleSample, reference_floor, rmsd
+from cgfe.priors import PriorEnergy
+from cgfe.tica import TICAProjection
+from cgfe.units import thermal_energy
+
+ARRAYS_VERSION = 1
+START_CANDIDATES = 20_000
+
+
+@dataclass
+class ReferenceConfig:
+    """What a Reference depends on besides the training frames."""
+
+    tica_lag_ps: float = 20.0
+    """TICA lag time, a multiple of the frame interval."""
+    tica_scaling: Literal["kinetic_map", "none"] = "kinetic_map"
+    """`kinetic_map` scales each TIC by its eigenvalue."""
+    bins: int = 40
+    """Bins per TIC of the free-energy grid."""
+    label_estimator: Literal["marginal", "joint"] = "marginal"
+    """Density behind the energy labels: product of 1-D densities as in the paper, or the 2-D
+    one."""
+    starts: int = 256
+    """Training frames kept as starts of simulations, spread over TIC space."""
+    seed: int = 0
+    """Chooses the first start."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Prior, TICA, reference density, labels and starts of one system."""
+
+    residue_names: tuple[str, ...]
+    bead_types: NDArray[np.int64]
+    masses: NDArray[np.float64]
+    bonds: NDArray[np.int64]
+    temperature_kelvin: float
+    prior: PriorEnergy
+    tica: TICAProjection
+    grid: TICGrid
+    labels: EnergyLabels
+    tics: NDArray[np.float64]
+    """(F, 2), training frames"""
+    weights: NDArray[np.float64]
+    """(F,)"""
+    start_positions: NDArray[np.float32]
+    """(S, N, 3), spread over TIC space by k-centres"""
+    native_positions: NDArray[np.float64] | None
+    rmsd: NDArray[np.float64] | None
+    """(F,), Å to the native structure"""
+    fingerprint: str
+    """Hash of the frames and settings that all this was derived from"""
+    floor: dict[str, float] = field(default_factory=dict)
+    """The metrics between two halves of the reference: no model can be told to be better."""
+
+    @property
+    def kt(self) -> float:
+        """kT in kcal/mol."""
+        return thermal_energy(self.temperature_kelvin)
+
+    @property
+    def surface(self) -> FreeEnergySurface:
+        """Reference free-energy surface."""
+        return FreeEnergySurface.from_samples(self.tics, self.weights, self.grid)
+
+    @property
+    def sample(self) -> EnsembleSample:
+        """Training frames as metrics see them."""
+        return EnsembleSample(self.tics, self.weights, self.rmsd)
+
+    def model_sample(self, positions: NDArray[np.floating]) -> EnsembleSample:
+        """Return simulated positions (F, N, 3) as metrics see them."""
+        distance = None
+        if self.native_positions is not None:
+            distance = rmsd(positions, self.native_positions)
+        return EnsembleSample(np.asarray(self.tica.project(positions)), None, distance)
+
+    @classmethod
+    def fit(
+        cls, frames: CGFrames, segments: Sequence[slice], config: ReferenceConfig
+    ) -> "Reference":
+        """Fit on the training segments of `frames` (contiguous pieces of trajectories).
+
+        TICA sees unbiased segments only, since a bias changes the kinetics; the density sees
+        all, by their weights.
+
+        Raises
+        ------
+        InputError
+            If there is too little to fit TICA on (no segment longer than the lag).
+        """
+        positions = [frames.positions[s] for s in segments]
+        biased = np.isin([frames.trajectory_index[s.start] for s in segments],
+                         frames.biased_trajectories)  # fmt: skip
+        kinetic = [x for x, b in zip(positions, biased, strict=True) if not b] or positions
+        try:
+            tica = TICAProjection.fit(
+                kinetic, frames.frame_interval_ps, config.tica_lag_ps, scaling=config.tica_scaling
+            )
+        except InputError as error:
+            raise InputError(f"{frames.name}: {error}") from None
+        everything = np.concatenate(positions)
+        raw = frames.weights if frames.weights is not None else np.ones(len(frames))
+        weights = np.concatenate([raw[s] for s in segments])
+        tics = np.asarray(tica.project(everything), dtype=np.float64)
+        grid = TICGrid.from_samples(tics, bins=config.bins)
+        native = frames.native_positions
+        sample = EnsembleSample(tics, weights, None if native is None else rmsd(everything, native))
+        return cls(
+            residue_names=frames.residue_names,
+            bead_types=frames.bead_types,
+            masses=frames.masses,
+            bonds=frames.bonds,
+            temperature_kelvin=frames.temperature_kelvin,
+            prior=PriorEnergy.fit(everything, frames.bonds, frames.temperature_kelvin, weights),
+            tica=tica,
+            grid=grid,
+            labels=EnergyLabels.fit(
+                tics, weights, frames.temperature_kelvin, config.label_estimator
+            ),
+            tics=tics,
+            weights=weights,
+            start_positions=_spread_starts(everything, tics, config),
+            native_positions=native,
+            rmsd=sample.rmsd,
+            fingerprint=fingerprint(frames, segments, config),
+            floor=reference_floor(sample, [len(x) for x in positions], grid),
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as plain arrays, for checkpoints and files."""
+        texts = [self.residue_names, self.floor, self.fingerprint]
+        arrays: dict[str, NDArray[Any]] = {
+            "version": np.array(ARRAYS_VERSION),
+            "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
+            "temperature_kelvin": np.array(self.temperature_kelvin),
+            "grid.edges_1": self.grid.edges[0],
+            "grid.edges_2": self.grid.edges[1],
+        }
+        for name in _PLAIN:
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        for name in ("prior", "tica", "labels"):
+            arrays |= {f"{name}/{k}": v for k, v in getattr(self, name).to_arrays().items()}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> "Reference":
+        """Return the Reference that `to_arrays` took apart."""
+        if int(arrays["version"]) != ARRAYS_VERSION:
+            raise InputError(
+                f"reference arrays have version {int(arrays['version'])}, "
+                f"expected {ARRAYS_VERSION}."
+            )
+
+        residue_names, floor, key = json.loads(arrays["texts"].tobytes())
+
+        def part(name: str) -> dict[str, NDArray[Any]]:
+            prefix = name + "/"
+            return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+        return cls(
+            **{name: arrays.get(name) for name in _PLAIN},  # type: ignore[arg-type]
+            residue_names=tuple(residue_names),
+            floor=floor,
+            fingerprint=key,
+            temperature_kelvin=float(arrays["temperature_kelvin"]),
+            grid=TICGrid((arrays["grid.edges_1"], arrays["grid.edges_2"])),
+            prior=PriorEnergy.from_arrays(part("prior")),
+            tica=TICAProjection.from_arrays(part("tica")),
+            labels=EnergyLabels.from_arrays(part("labels")),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the arrays as .npz (no objects in it)."""
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **self.to_arrays())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Reference":
+        """Read what `save` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls.from_arrays(dict(file))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: not a readable reference file ({error}).") from None
+
+
+_PLAIN = (
+    "bead_types",
+    "masses",
+    "bonds",
+    "tics",
+    "weights",
+    "start_positions",
+    "native_positions",
+    "rmsd",
+)
+
+
+def fingerprint(frames: CGFrames, segments: Sequence[slice], config: ReferenceConfig) -> str:
+    """Return a hash of all that a Reference is derived from, the cache's key."""
+    digest = hashlib.sha256()
+    for values in (frames.positions, frames.weights, frames.native_positions, frames.bead_types):
+        digest.update(np.ascontiguousarray(values if values is not None else []).tobytes())
+    facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, ARRAYS_VERSION]
+    cuts = [(s.start, s.stop) for s in segments]
+    digest.update(json.dumps([facts, cuts, frames.residue_names]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _spread_starts(
+    positions: NDArray[np.float32], tics: NDArray[np.float64], config: ReferenceConfig
+) -> NDArray[np.float32]:
+    stride = max(1, len(tics) // START_CANDIDATES)
+    scale = tics.std(axis=0)
+    chosen = k_centres(tics[::stride] / scale, config.starts, config.seed)
+    return positions[::stride][chosen]

@@ -1,0 +1,135 @@
+"""FreeEnergyResult: what one comparison of a model with its reference found, as files.
+
+`free_energy.json` holds the numbers, `free_energy.npz` the densities and structures that the
+report draws; a second and further system of a run adds its name to both.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.errors import InputError
+from cgfe.files import replacing
+
+
+@dataclass(frozen=True)
+class FreeEnergyResult:
+    """Metrics and densities of one system.
+
+    Attributes
+    ----------
+    system : str
+    metrics : dict
+        js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt, coverage, outside,
+        blown_up, split_half_js.
+    floor, prior : dict
+        The same keys between two halves of the reference and for the prior alone (empty where
+        it was not simulated).
+    simulation : dict
+        replicas, steps, seconds, replica_steps_per_second, kinetic_temperature_kelvin, seed,
+        device, epoch, step.
+    edges : tuple of array (n1 + 1,), (n2 + 1,)
+    reference, model, prior_density : array (n1, n2)
+        Probability of each TIC bin; prior_density may be None.
+    residue_names : tuple of str
+    reference_structures, model_structures : array (S, N, 3)
+        Frames nearest to the S deepest separate minima of the reference surface, in each
+        ensemble; model frames are NaN where the model has none near.
+    structure_tics : array (S, 2)
+        Where those minima lie.
+    """
+
+    system: str
+    metrics: dict[str, float]
+    floor: dict[str, float]
+    prior: dict[str, float]
+    simulation: dict[str, Any]
+    edges: tuple[NDArray[np.float64], NDArray[np.float64]]
+    reference: NDArray[np.float64]
+    model: NDArray[np.float64]
+    prior_density: NDArray[np.float64] | None
+    residue_names: tuple[str, ...] = ()
+    structure_tics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    reference_structures: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros((0, 0, 3), np.float32)
+    )
+    model_structures: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros((0, 0, 3), np.float32)
+    )
+
+    def save(self, folder: str | Path, suffix: str = "") -> None:
+        """Write both files into `folder`."""
+        content = {
+            "system": self.system,
+            **self.metrics,
+            "floor": self.floor,
+            "prior": self.prior,
+            "simulation": self.simulation,
+            "residue_names": self.residue_names,
+        }
+        arrays = {
+            "edges_1": self.edges[0],
+            "edges_2": self.edges[1],
+            **{name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None},
+        }
+        with replacing(Path(folder) / f"free_energy{suffix}.npz") as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        with replacing(Path(folder) / f"free_energy{suffix}.json") as temporary:
+            # NaN is no JSON, so a metric without a value (no native structure) is null.
+            temporary.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, suffix: str = "") -> "FreeEnergyResult":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If a file is missing or unreadable.
+        """
+        path = Path(folder) / f"free_energy{suffix}.json"
+        try:
+            content = _with_nan(json.loads(path.read_text()))
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+                arrays = dict(file)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: no readable free-energy result ({error}).") from None
+        return cls(
+            system=content.pop("system"),
+            floor=content.pop("floor"),
+            prior=content.pop("prior"),
+            simulation=content.pop("simulation"),
+            residue_names=tuple(content.pop("residue_names")),
+            metrics=content,
+            edges=(arrays["edges_1"], arrays["edges_2"]),
+            **{name: arrays.get(name) for name in _ARRAYS},
+        )
+
+
+_ARRAYS = (
+    "reference",
+    "model",
+    "prior_density",
+    "structure_tics",
+    "reference_structures",
+    "model_structures",
+)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    return math.nan if value is None else value

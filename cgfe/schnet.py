@@ -1,0 +1,356 @@
+"""CGSchNet: the network part of the coarse-grained potential.
+
+SchNet (arXiv 1706.08566) on beads, as used for coarse-grained force fields in arXiv 2007.11412.
+The energy depends on bead types and bead-bead distances alone, so it is invariant under
+rotation, translation, reflection and permutation of equal beads.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from cgfe.errors import InputError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "silu": nn.SiLU}
+
+
+@dataclass(frozen=True)
+class CGSchNetConfig:
+    """Size and functions of a CGSchNet.
+
+    Parameters
+    ----------
+    hidden_channels : int
+        Features of a bead.
+    num_filters : int
+        Channels of a continuous-filter convolution.
+    num_layers : int
+        Interaction blocks.
+    num_radial : int
+        Radial basis functions.
+    cutoff : float
+        Å; beads farther apart do not see each other.
+    radial_basis : "expnorm" or "gaussian"
+    activation : "tanh" or "silu"
+    max_bead_types : int
+        Bead types are 0 to max_bead_types - 1.
+    """
+
+    hidden_channels: int = 128
+    num_filters: int = 128
+    num_layers: int = 4
+    num_radial: int = 20
+    cutoff: float = 30.0
+    radial_basis: Literal["expnorm", "gaussian"] = "expnorm"
+    activation: Literal["tanh", "silu"] = "tanh"
+    max_bead_types: int = 25
+
+    def check(self) -> None:
+        """Check every value.
+
+        Raises
+        ------
+        InputError
+            Naming the option, what was found and what was expected.
+        """
+        smallest = dict(
+            hidden_channels=2, num_filters=1, num_layers=1, num_radial=2, max_bead_types=1
+        )
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}.")
+        if not 0 < self.cutoff < math.inf:
+            raise InputError(f"cutoff is {self.cutoff} Å, expected a positive finite length.")
+        for name, known in (("radial_basis", RADIAL_BASES), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in known:
+                expected = " or ".join(known)
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}.")
+
+
+class ExpNormBasis(nn.Module):
+    """Gaussians in exp(-α d): dense where beads are close (PhysNet, arXiv 1902.08408, eq. 7).
+
+    e_k(d) = exp(-β (exp(-α d) - μ_k)²), α = 5 / cutoff, μ_k even from exp(-5) to 1,
+    β = (2 (1 - exp(-5)) / K)⁻². PhysNet has α = 1/Å for bonds between atoms; α scales with the
+    cutoff here, since beads are further apart.
+    """
+
+    centres: Tensor
+
+    def __init__(self, number: int, cutoff: float) -> None:
+        super().__init__()
+        self.alpha = 5 / cutoff
+        self.beta = (2 * (1 - math.exp(-5)) / number) ** -2
+        self.register_buffer("centres", torch.linspace(math.exp(-5), 1, number), persistent=False)
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Map distances (...) in Å to values (..., K)."""
+        scaled = torch.exp(-self.alpha * distances)
+        return torch.exp(-self.beta * (scaled[..., None] - self.centres).square())
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians at even distances (SchNet, arXiv 1706.08566, section 3).
+
+    e_k(d) = exp(-(d - μ_k)² / (2 Δ²)), μ_k even from 0 to the cutoff, Δ their spacing.
+    """
+
+    centres: Tensor
+
+    def __init__(self, number: int, cutoff: float) -> None:
+        super().__init__()
+        self.gamma = 0.5 / (cutoff / (number - 1)) ** 2
+        self.register_buffer("centres", torch.linspace(0, cutoff, number), persistent=False)
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Map distances (...) in Å to values (..., K)."""
+        return torch.exp(-self.gamma * (distances[..., None] - self.centres).square())
+
+
+RADIAL_BASES = {"expnorm": ExpNormBasis, "gaussian": GaussianBasis}
+
+
+class Interaction(nn.Module):
+    """One interaction block: a continuous-filter convolution between dense layers.
+
+    x_i + Dense(act(Dense(Σ_j (L x)_j ∘ W(d_ij) C(d_ij)))), with the filter network
+    W = Dense(act(Dense(radial basis))) and the cosine cutoff C.
+    """
+
+    def __init__(self, config: CGSchNetConfig) -> None:
+        super().__init__()
+        hidden, filters = config.hidden_channels, config.num_filters
+        activation = ACTIVATIONS[config.activation]
+        self.filter_network = nn.Sequential(
+            nn.Linear(config.num_radial, filters), activation(), nn.Linear(filters, filters)
+        )
+        self.to_filters = nn.Linear(hidden, filters, bias=False)
+        self.update = nn.Sequential(
+            nn.Linear(filters, hidden), activation(), nn.Linear(hidden, hidden)
+        )
+
+    def forward(
+        self,
+        features: Tensor,
+        radial: Tensor,
+        envelope: Tensor,
+        convolve: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Return new features; `convolve(filters, features)` sums over the neighbours."""
+        filters = self.filter_network(radial) * envelope
+        return features + self.update(convolve(filters, self.to_filters(features)))
+
+
+class CGSchNet(nn.Module):
+    """Energy of beads, and forces as its exact negative gradient.
+
+    Parameters
+    ----------
+    config : CGSchNetConfig
+
+    Raises
+    ------
+    InputError
+        If the configuration makes no sense.
+
+    Notes
+    -----
+    Two evaluations share one set of parameters: `energy` for frames of one system, where all
+    pairs of beads are laid out densely, and `energy_sparse` for graphs of any size. A filter
+    depends on a distance alone and is evaluated once per unordered pair in both.
+    """
+
+    def __init__(self, config: CGSchNetConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        hidden, half = config.hidden_channels, config.hidden_channels // 2
+        self.embedding = nn.Embedding(config.max_bead_types, hidden)
+        self.radial_basis = RADIAL_BASES[config.radial_basis](config.num_radial, config.cutoff)
+        self.interactions = nn.ModuleList(Interaction(config) for _ in range(config.num_layers))
+        self.output = nn.Sequential(
+            nn.Linear(hidden, half), ACTIVATIONS[config.activation](), nn.Linear(half, 1)
+        )
+
+    def energy(self, positions: Tensor, bead_types: Tensor) -> Tensor:
+        """Return the energies of frames of one system.
+
+        Parameters
+        ----------
+        positions : Tensor (B, N, 3)
+            Å.
+        bead_types : LongTensor (N,)
+
+        Returns
+        -------
+        Tensor (B,)
+            kcal/mol.
+        """
+        frames, beads, _ = positions.shape
+        beads_first = positions.transpose(0, 1)
+        distances = _lengths(
+            torch.cat([beads_first[k:] - beads_first[:-k] for k in range(1, beads)])
+            if beads > 1
+            else beads_first[:0]
+        )
+
+        def convolve(filters: Tensor, features: Tensor) -> Tensor:
+            return _DenseConvolution.apply(filters, features.expand(-1, frames, -1))
+
+        # Until the first convolution all frames have the same features.
+        features = self.embedding(bead_types)[:, None]
+        return self._bead_energies(features, distances, convolve).sum(0).expand(frames)
+
+    def energy_sparse(
+        self, positions: Tensor, bead_types: Tensor, batch: Tensor, num_graphs: int
+    ) -> Tensor:
+        """Return the energies of graphs of any size and composition.
+
+        Parameters
+        ----------
+        positions : Tensor (A, 3)
+            Å, of the beads of all graphs.
+        bead_types : LongTensor (A,)
+        batch : LongTensor (A,)
+            The graph of each bead, in rising order.
+        num_graphs : int
+
+        Returns
+        -------
+        Tensor (G,)
+            kcal/mol.
+        """
+        first, second = _pairs_within(positions.detach(), batch, num_graphs, self.config.cutoff)
+        distances = _lengths(positions[second] - positions[first])
+
+        def convolve(filters: Tensor, features: Tensor) -> Tensor:
+            summed = torch.zeros_like(features).index_add(0, first, features[second] * filters)
+            return summed.index_add(0, second, features[first] * filters)
+
+        energies = self._bead_energies(self.embedding(bead_types), distances, convolve)
+        return energies.new_zeros(num_graphs).index_add(0, batch, energies)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the energies (G,), kcal/mol, of a torch-geometric batch.
+
+        The batch has `pos` (A, 3), `bead_types` (A,), `batch` (A,) and `ptr` (G + 1,). It is
+        evaluated densely when all its graphs have the same beads.
+        """
+        return self._energy_of(batch.pos, batch)
+
+    def energy_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the energies (G,), kcal/mol, and forces (A, 3), kcal/mol/Å, of a batch.
+
+        In training mode both can be differentiated again; otherwise they are detached. Works
+        under `torch.no_grad`.
+        """
+        with torch.enable_grad():
+            positions = batch.pos.detach().requires_grad_()
+            energy = self._energy_of(positions, batch)
+            (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=self.training)
+            if not self.training:
+                return energy.detach(), -gradient
+            # The last bias shifts the energy and leaves the forces alone; distributed training
+            # wants every parameter to take part in a loss of forces only.
+            return energy, 0 * self.output[-1].bias - gradient
+
+    def _energy_of(self, positions: Tensor, batch: Batch) -> Tensor:
+        graphs, types = batch.num_graphs, batch.bead_types
+        beads = len(types) // graphs
+        if bool((batch.ptr.diff() == beads).all()):
+            same = types.view(graphs, beads)
+            if bool((same == same[0]).all()):
+                return self.energy(positions.view(graphs, beads, 3), same[0])
+        return self.energy_sparse(positions, types, batch.batch, graphs)
+
+    def _bead_energies(
+        self, features: Tensor, distances: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        radial = self.radial_basis(distances)
+        cutoff = self.config.cutoff
+        envelope = 0.5 + 0.5 * torch.cos(distances.clamp(max=cutoff) * (math.pi / cutoff))
+        for interaction in self.interactions:
+            features = interaction(features, radial, envelope[..., None], convolve)
+        return self.output(features).squeeze(-1)
+
+
+# The dense convolution. Pairs are ordered by the difference k of their bead indices: block k
+# holds (0, k), (1, k + 1), ..., and joins two plain slices of the beads, so nothing is gathered
+# and no (frames, N, N, channels) tensor is made. The convolution is linear in filters and
+# features and its own adjoint, so with `_PairProduct` it is closed under differentiation, which
+# forces in a loss ask for twice.
+def _blocks(pairs: Tensor, beads: int) -> list[Tensor]:
+    """Split (P, ...) into the blocks k = 1 ... N - 1 of N - k pairs."""
+    return list(pairs.split([beads - k for k in range(1, beads)])) if beads > 1 else []
+
+
+class _DenseConvolution(torch.autograd.Function):
+    """y_i = Σ_j W_ij x_j from filters (P, B, F) and features (N, B, F)."""
+
+    @staticmethod
+    def forward(ctx: Any, filters: Tensor, features: Tensor) -> Tensor:
+        ctx.save_for_backward(filters, features)
+        beads = len(features)
+        summed = features.new_zeros(features.shape)
+        for k, block in enumerate(_blocks(filters, beads), start=1):
+            summed[:-k].addcmul_(block, features[k:])
+            summed[k:].addcmul_(block, features[:-k])
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        filters, features = ctx.saved_tensors
+        (gradient,) = gradients
+        of_filters, of_features = ctx.needs_input_grad
+        return (
+            _PairProduct.apply(features, gradient) if of_filters else None,
+            _DenseConvolution.apply(filters, gradient) if of_features else None,
+        )
+
+
+class _PairProduct(torch.autograd.Function):
+    """z_ij = x_i y_j + x_j y_i from features (N, B, F) twice, to (P, B, F)."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        beads, *shape = left.shape
+        products = left.new_empty(beads * (beads - 1) // 2, *shape)
+        for k, block in enumerate(_blocks(products, beads), start=1):
+            torch.mul(left[:-k], right[k:], out=block)
+            block.addcmul_(left[k:], right[:-k])
+        return products
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        left, right = ctx.saved_tensors
+        (gradient,) = gradients
+        of_left, of_right = ctx.needs_input_grad
+        return (
+            _DenseConvolution.apply(gradient, right) if of_left else None,
+            _DenseConvolution.apply(gradient, left) if of_right else None,
+        )
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    # Beads on one point get a zero gradient, not 0/0.
+    return vectors.square().sum(-1).clamp(min=1e-12).sqrt()
+
+
+def _pairs_within(
+    positions: Tensor, batch: Tensor, num_graphs: int, cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """Return the bead indices i < j of all pairs of one graph and closer than the cutoff."""
+    ends = torch.bincount(batch, minlength=num_graphs).cumsum(0)
+    beads = torch.arange(len(batch), device=batch.device)
+    later = ends[batch] - beads - 1  # beads of the same graph that come after each bead
+    first = beads.repeat_interleave(later)
+    rank = torch.arange(len(first), device=batch.device) - (later.cumsum(0) - later)[first]
+    second = first + 1 + rank
+    near = (positions[first] - positions[second]).square().sum(-1) < cutoff**2
+    return first[near], second[near]
