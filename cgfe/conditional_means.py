@@ -17,10 +17,10 @@ from cgfe.geometry import FloatArray
 from cgfe.metrics import superpose
 from cgfe.units import BOLTZMANN, thermal_energy
 
-ALIGNMENT_TOLERANCE = 1e-4
-"""Å; bins are aligned to their mean until it moves less than this."""
+ALIGNMENT_TOLERANCE = 1e-3
+"""Å; bins are aligned to their mean until it moves less than this, far less than beads do."""
 
-MAX_ALIGNMENTS = 50
+MAX_ALIGNMENTS = 30
 
 
 def internal_entropy(

@@ -8,10 +8,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cgfe.batches import FrameLoader, SystemTensors
-from cgfe.conditional_means import conditional_mean_targets, internal_entropy
 from cgfe.errors import InputError
 from cgfe.files import make_folder
 from cgfe.frames import CGFrames
@@ -171,7 +171,7 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
     tics = np.asarray(reference.tica.project(frames.positions), dtype=np.float64)
     bins = reference.grid.bin_index(tics)
     weight = frames.weights if frames.weights is not None else np.ones(len(frames))
-    targets = _bin_targets(reference, frames, tics, bins, weight)
+    targets = _bin_targets(reference, bins)
     return SystemTensors(
         positions=positions,
         forces=None if frames.forces is None else torch.from_numpy(frames.forces),
@@ -180,10 +180,16 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
         energy_label=torch.from_numpy(reference.labels.energies(tics)).float(),
         weight=torch.from_numpy(weight).float(),
         tic_bin=torch.from_numpy(bins).long(),
-        bin_target=torch.from_numpy(targets).float(),
+        bin_target=targets,
         bead_types=torch.from_numpy(reference.bead_types),
         system=number,
     )
+
+
+def _bin_targets(reference: Reference, bins: NDArray[np.int64]) -> Tensor:
+    """Return the conditional mean energy of each frame's bin, 0 outside the visited bins."""
+    targets = np.append(np.nan_to_num(reference.bin_energies), 0.0)  # index -1: outside
+    return torch.from_numpy(targets[bins]).float()
 
 
 def _batches_served(trainer: Any) -> Any:

@@ -58,7 +58,7 @@ class LossConfig:
             raise InputError(f"force_weight is {self.force_weight}, expected 0 or more.")
         if self.weights == (0, 0):
             raise InputError("force_weight and energy_weight are both 0, expected one above 0.")
-        choices = dict(energy_target=("delta", "total"), gauge=("fixed", "centred", "learned"))
+        choices = {"energy_target": ("delta", "total"), "gauge": ("fixed", "centred", "learned")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 expected = " or ".join(known)
@@ -144,7 +144,7 @@ class WeightedLoss(nn.Module):
         if _has(batch, fields, "energy_weight", energy_weight):
             terms["energy_mse"] = self._energy_mse(network_energy, frame_weights, batch)
         # A term of weight 0 is left out, not multiplied: its gradient costs time.
-        weights = dict(force_mse=force_weight, energy_mse=energy_weight)
+        weights = {"force_mse": force_weight, "energy_mse": energy_weight}
         loss = torch.stack([weights[name] * terms[name] for name in terms if weights[name] > 0])
         return {"loss": loss.sum()} | {name: term.detach() for name, term in terms.items()}
 
@@ -168,9 +168,7 @@ class WeightedLoss(nn.Module):
         return _mean(residual.square(), weights)
 
 
-def _bin_residuals(
-    energy: Tensor, weights: Tensor, batch: Batch
-) -> tuple[Tensor, Tensor, Tensor]:
+def _bin_residuals(energy: Tensor, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Average the residuals of each system's bins: means, summed weights, systems (K,)."""
     inside = batch.tic_bin >= 0
     system, tic_bin = batch.system[inside], batch.tic_bin[inside]

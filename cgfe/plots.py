@@ -1,25 +1,26 @@
-"""Figures of a comparison, a training run and a prior: they draw, and compute nothing new.
+"""Figures of a comparison and of a training run.
 
 Every function returns a matplotlib Figure that belongs to no window and no global state, so it
 works without a display. Colours of text and frames follow matplotlib's rcParams (`DARK`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cgfe.frames import RESIDUES
-from cgfe.priors import PriorEnergy
+from cgfe.geometry import FloatArray
+from cgfe.metrics import superpose
 from cgfe.results import FreeEnergyResult
-from cgfe.units import thermal_energy
 
 DARK: dict[str, Any] = {
     **{f"{part}.color": "#e4e7eb" for part in ("text", "xtick", "ytick")},
@@ -52,14 +53,13 @@ CEILING_KT = 12.0
 """Largest free energy that a colour or axis still tells apart."""
 MODEL_COLOUR = "#e0701a"
 PRIOR_COLOUR = "#4a8fd6"
-MISSED_COLOUR = "#9a9a9a"
+MISSED_COLOUR = "#5f6670"
+ALONE_COLOUR = "#d9b84a"
+UNVISITED_COLOUR = "#8080804d"
+FAINT_COLOUR = "#9a9a9a"
 LONGEST_BOND = 5.0
 """Å; consecutive Cα further apart in the reference belong to different chains."""
-MAX_COORDINATES = 10
-PRIOR_FIT_FRAMES = 50_000
 ONE_LETTER = dict(zip(RESIDUES, "ARNDCQEGHILKMFPSTWYV", strict=True))
-
-FloatArray = NDArray[np.floating]
 
 
 def plot_surfaces(result: FreeEnergyResult) -> Figure:
@@ -75,14 +75,13 @@ def plot_surfaces(result: FreeEnergyResult) -> Figure:
     energies = {name: _free_energy_kt(density) for name, density in surfaces.items()}
     figure = Figure(figsize=(8, 6.6) if len(energies) > 2 else (11, 3.6), layout="constrained")
     panels = figure.subplots(*((2, 2) if len(energies) > 2 else (1, 3)), sharex=True, sharey=True)
-    left, right, difference, *rest = panels.flat
-    levels, extend = _levels(energies["reference"])
+    *surface_panels, difference = panels.flat
     colours = mpl.colormaps["viridis"]
-    norm = BoundaryNorm(levels, colours.N, extend=extend)
-    for axes, (name, energy) in zip((left, right, *rest), energies.items(), strict=True):
+    norm = BoundaryNorm(_levels(energies["reference"]), colours.N, extend="max")
+    for axes, (name, energy) in zip(surface_panels, energies.items(), strict=True):
         mesh = _draw_bins(axes, result, energy, cmap=colours, norm=norm)
         axes.set_title(name)
-    figure.colorbar(mesh, ax=[left, right, *rest], label="free energy, kT", shrink=0.85)
+    figure.colorbar(mesh, ax=surface_panels[1], label="free energy, kT")
     _draw_difference(figure, difference, result, energies)
     for axes in panels.flat:
         axes.set(xlabel="TIC 1", ylabel="TIC 2")
@@ -136,15 +135,14 @@ def plot_structures(result: FreeEnergyResult) -> Figure:
             _say(top, "no reference frame\nkept near this minimum")
         else:
             _draw_trace(top, reference, bonded, letters)
+        bottom.set_title("model", fontsize=9)
         if model is None:
-            bottom.set_title("model", fontsize=9)
             _say(bottom, "no model frame\nnear this minimum")
         else:
-            bottom.set_title("model", fontsize=9)
             if reference is not None:
                 deviation = np.sqrt(((model - reference) ** 2).sum(-1).mean())
                 bottom.set_title(f"model, RMSD {deviation:.1f} Å", fontsize=9)
-                _draw_bonds(bottom, reference, bonded, color=MISSED_COLOUR, alpha=0.35, lw=4)
+                _draw_bonds(bottom, reference, bonded, color=FAINT_COLOUR, alpha=0.35, lw=4)
             _draw_trace(bottom, model, bonded, letters)
         _share_window(top, bottom, [x for x in (reference, model) if x is not None])
     return figure
@@ -164,7 +162,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     columns = min(3, max(len(curves), 1))
     lines = -(-max(len(curves), 1) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.5 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (term, series) in zip(panels, curves.items(), strict=False):
         for name, points in series.items():
             epochs, values = np.array(points).T
@@ -177,83 +175,12 @@ def plot_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
             axes.set_yscale("log")
         axes.set_title(TERM_LABELS[term], fontsize=9)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=8)
-    for axes in list(panels):
+    for axes in panels[len(curves) :]:
         axes.set_axis_off()
     return figure
-
-
-def plot_prior_fit(
-    prior: PriorEnergy,
-    positions: FloatArray,
-    temperature: float,
-    weights: FloatArray | None = None,
-) -> Figure:
-    """Draw the density of each bond, angle and dihedral beside its fitted Boltzmann density.
-
-    The fitted density is J(q) exp(-V(q) / kT), normalised, with the volume element J = r² for
-    bonds and 1 for cos θ and φ. Of more than ten coordinates, ten spread evenly are shown.
-
-    Parameters
-    ----------
-    prior : PriorEnergy
-    positions : array (F, N, 3)
-        Å.
-    temperature : float
-        K.
-    weights : array (F,), optional
-        Frame weights.
-    """
-    stride = max(1, len(positions) // PRIOR_FIT_FRAMES)
-    frames = torch.as_tensor(np.ascontiguousarray(positions[::stride]), dtype=torch.float32)
-    shares = None if weights is None else weights[::stride]
-    terms = [name for name in _PRIOR_AXES if name in prior.terms]
-    columns = max(min(len(prior.terms[name].index), MAX_COORDINATES) for name in terms)
-    figure = Figure(figsize=(1.45 * columns + 0.6, 1.9 * len(terms)), layout="constrained")
-    panels = figure.subplots(len(terms), columns, squeeze=False)
-    for line, name in zip(panels, terms, strict=True):
-        term: Any = prior.terms[name]
-        with torch.no_grad():
-            values = term.coordinate(frames).double().numpy()
-        number = values.shape[1]
-        shown = np.linspace(0, number - 1, min(number, MAX_COORDINATES)).round().astype(int)
-        for axes, which in zip(line, shown, strict=False):
-            label, limits, volume = _PRIOR_AXES[name]
-            low, high = limits or _padded(values[:, which])
-            grid = np.linspace(low, high, 400)
-            with torch.no_grad():
-                every = torch.from_numpy(grid)[:, None].expand(-1, number)
-                energy = term.potential(every)[:, which].double().numpy()
-            density = volume(grid) * np.exp(-(energy - energy.min()) / thermal_energy(temperature))
-            density /= np.trapezoid(density, grid)
-            axes.hist(values[:, which], bins=60, range=(low, high), weights=shares, density=True,
-                      color=MISSED_COLOUR)  # fmt: skip
-            axes.plot(grid, density, color=MODEL_COLOUR, lw=1.5)
-            beads = "–".join(str(int(bead) + 1) for bead in term.index[which])
-            axes.set_title(beads, fontsize=8)
-            axes.set_yticks([])
-            axes.set_xlabel(label, fontsize=8)
-            axes.tick_params(labelsize=7)
-        for axes in line[len(shown) :]:
-            axes.set_axis_off()
-        line[0].set_ylabel(name if len(shown) == number else f"{name}: {len(shown)} of {number}")
-    figure.suptitle("prior: frames (grey) and fitted Boltzmann density (line)", fontsize=10)
-    return figure
-
-
-_PRIOR_AXES: dict[
-    str, tuple[str, tuple[float, float] | None, Callable[[FloatArray], FloatArray]]
-] = {
-    "bonds": ("r, Å", None, np.square),
-    "angles": ("cos θ", (-1.0, 1.0), np.ones_like),
-    "dihedrals": ("φ, rad", (-np.pi, np.pi), np.ones_like),
-}
-
-
-def _padded(values: FloatArray) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    return low - 0.25 * (high - low), high + 0.25 * (high - low)
 
 
 def _free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -265,10 +192,10 @@ def _free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return energy
 
 
-def _levels(reference: NDArray[np.float64]) -> tuple[NDArray[np.float64], Literal["max"]]:
+def _levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return colour levels in steps of half a kT over the reference's range."""
-    top = min(np.ceil(np.nanmax(reference)), CEILING_KT) if np.isfinite(reference).any() else 1.0
-    return np.arange(0, max(top, 1.0) + 0.25, 0.5), "max"
+    top = np.nanmax(np.ceil(reference), initial=1.0)
+    return np.arange(0, min(top, CEILING_KT) + 0.25, 0.5)
 
 
 def _draw_bins(axes: Axes, result: FreeEnergyResult, values: FloatArray, **style: Any) -> Any:
@@ -288,20 +215,18 @@ def _draw_difference(
         difference -= difference[common].mean()
         limit = float(np.clip(np.ceil(np.quantile(abs(difference[common]), 0.98)), 1, 6))
     mesh = _draw_bins(axes, result, difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    figure.colorbar(mesh, ax=axes, label="model − reference, kT", shrink=0.85, extend="both")
+    figure.colorbar(mesh, ax=axes, label="model − reference, kT", extend="both")
+    # A bin where the surfaces agree is white, so a bin that nobody visits must not be.
+    axes.set_facecolor(UNVISITED_COLOUR)
     legend = []
-    for label, hatch, only in (
-        ("missed by the model", "////", (result.reference > 0) & ~(result.model > 0)),
-        ("visited by the model alone", "....", (result.model > 0) & ~(result.reference > 0)),
+    for label, colour, only in (
+        ("missed by the model", MISSED_COLOUR, (result.reference > 0) & ~(result.model > 0)),
+        ("model alone", ALONE_COLOUR, (result.model > 0) & ~(result.reference > 0)),
     ):
         if only.any():
-            flat: Colormap = ListedColormap([MISSED_COLOUR])
-            _draw_bins(axes, result, np.where(only, 0.0, np.nan), cmap=flat, alpha=0.35)
-            axes.contourf(
-                *((edges[:-1] + edges[1:]) / 2 for edges in result.edges), only.T.astype(float),
-                levels=[0.5, 1.5], colors="none", hatches=[hatch],
-            )  # fmt: skip
-            legend.append(Patch(facecolor=MISSED_COLOUR, alpha=0.5, hatch=hatch, label=label))
+            flat = ListedColormap([colour])
+            _draw_bins(axes, result, np.where(only, 0.0, np.nan), cmap=flat)
+            legend.append(Patch(facecolor=colour, label=label))
     axes.set_title("difference")
     if legend:
         axes.legend(handles=legend, fontsize=7, loc="best")
@@ -315,37 +240,29 @@ def _mark_minima(axes: Axes, tics: FloatArray) -> None:
     for index, (first, second) in enumerate(tics):
         axes.text(
             first, second, _minimum_letter(index), color="white", fontsize=9, weight="bold",
-            ha="center", va="center",
+            ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")],
         )  # fmt: skip
 
 
 def _in_view(
     reference: FloatArray, model: FloatArray
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """Superpose the model onto the reference and turn both so that depth is the last axis."""
+    """Superpose the model onto the reference and turn both so that depth is the last axis.
+
+    A structure with NaN, one that was not found, becomes None.
+    """
     bodies = [
-        None if np.isnan(body).any() else np.asarray(body - body.mean(axis=0), np.float64)
+        None if np.isnan(body).any() else (body - body.mean(axis=0)).astype(np.float64)
         for body in (reference, model)
     ]
-    target, moved = bodies
-    if target is not None and moved is not None:
-        moved = moved @ _rotation(moved, target)
-    frame = target if target is not None else moved
-    if frame is None:
+    shown = [body for body in bodies if body is not None]
+    if not shown:
         return None, None
-    axes = np.linalg.svd(frame, full_matrices=True)[2].T
-    axes[:, 2] *= np.sign(np.linalg.det(axes))
-    return (
-        None if target is None else target @ axes,
-        None if moved is None else moved @ axes,
-    )
-
-
-def _rotation(moved: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the proper rotation R (3, 3) for which `moved @ R` is nearest to `target`."""
-    left, _, right = np.linalg.svd(moved.T @ target)
-    handedness = np.sign(np.linalg.det(left) * np.linalg.det(right))
-    return left @ np.diag([1.0, 1.0, handedness]) @ right
+    target = shown[0]
+    axes = np.linalg.svd(target)[2].T
+    axes[:, 2] *= np.sign(np.linalg.det(axes))  # no mirror image
+    first, second = (b if b is None else superpose(b[None], target)[0] @ axes for b in bodies)
+    return first, second
 
 
 def _bonded(structure: FloatArray | None) -> NDArray[np.bool_]:
@@ -354,9 +271,7 @@ def _bonded(structure: FloatArray | None) -> NDArray[np.bool_]:
     return np.linalg.norm(np.diff(structure, axis=0), axis=1) < LONGEST_BOND
 
 
-def _draw_bonds(
-    axes: Axes, structure: FloatArray, bonded: NDArray[np.bool_], **style: Any
-) -> None:
+def _draw_bonds(axes: Axes, structure: FloatArray, bonded: NDArray[np.bool_], **style: Any) -> None:
     for bead in np.flatnonzero(bonded):
         axes.plot(*structure[bead : bead + 2, :2].T, solid_capstyle="round", zorder=1, **style)
 
@@ -367,8 +282,8 @@ def _draw_trace(
     _draw_bonds(axes, structure, bonded, color=mpl.rcParams["text.color"], lw=1.2)
     order = np.argsort(structure[:, 2])  # nearest beads last, so that they cover the others
     colours = mpl.colormaps["turbo"](np.linspace(0.08, 0.92, len(structure)))
-    axes.scatter(*structure[order, :2].T, c=colours[order], s=110, edgecolors="white", lw=0.7,
-                 zorder=2)  # fmt: skip
+    x, y = structure[order, :2].T
+    axes.scatter(x, y, 110, colours[order], edgecolors="white", lw=0.7, zorder=2)
     for (x, y, _), letter in zip(structure, letters, strict=False):
         axes.text(x, y, letter, fontsize=7, color="black", ha="center", va="center", zorder=3)
 

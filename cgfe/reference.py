@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.conditional_means import conditional_mean_targets, internal_entropy
 from cgfe.errors import InputError
 from cgfe.files import replacing
 from cgfe.frames import CGFrames
@@ -69,6 +70,8 @@ class Reference:
     native_positions: NDArray[np.float64] | None
     rmsd: NDArray[np.float64] | None
     """(F,), Å to the native structure"""
+    bin_energies: NDArray[np.float64]
+    """(n1 n2,), kcal/mol, conditional mean energy F + T S of each TIC bin, NaN if not visited"""
     fingerprint: str
     """Hash of the frames and settings that all this was derived from"""
     floor: dict[str, float] = field(default_factory=dict)
@@ -126,7 +129,11 @@ class Reference:
         tics = np.asarray(tica.project(everything), dtype=np.float64)
         grid = TICGrid.from_samples(tics, bins=config.bins)
         native = frames.native_positions
-        sample = EnsembleSample(tics, weights, None if native is None else rmsd(everything, native))
+        distance = None if native is None else rmsd(everything, native)
+        sample = EnsembleSample(tics, weights, distance)
+        surface = FreeEnergySurface.from_samples(tics, weights, grid)
+        entropy = internal_entropy(everything, grid.bin_index(tics), weights, grid.shape[0] * grid.shape[1])
+        index = np.concatenate([frames.trajectory_index[s] for s in segments])
         return cls(
             residue_names=frames.residue_names,
             bead_types=frames.bead_types,
@@ -143,9 +150,10 @@ class Reference:
             weights=weights,
             start_positions=_spread_starts(everything, tics, config),
             native_positions=native,
-            rmsd=sample.rmsd,
+            rmsd=distance,
             fingerprint=fingerprint(frames, segments, config),
-            floor=reference_floor(sample, [len(x) for x in positions], grid),
+            bin_energies=conditional_mean_targets(surface, entropy, frames.temperature_kelvin),
+            floor=reference_floor(sample, index, grid),
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -155,13 +163,11 @@ class Reference:
             "version": np.array(ARRAYS_VERSION),
             "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
             "temperature_kelvin": np.array(self.temperature_kelvin),
-            "grid.edges_1": self.grid.edges[0],
-            "grid.edges_2": self.grid.edges[1],
         }
         for name in _PLAIN:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        for name in ("prior", "tica", "labels"):
+        for name in ("prior", "tica", "labels", "grid"):
             arrays |= {f"{name}/{k}": v for k, v in getattr(self, name).to_arrays().items()}
         return arrays
 
@@ -186,7 +192,7 @@ class Reference:
             floor=floor,
             fingerprint=key,
             temperature_kelvin=float(arrays["temperature_kelvin"]),
-            grid=TICGrid((arrays["grid.edges_1"], arrays["grid.edges_2"])),
+            grid=TICGrid.from_arrays(part("grid")),
             prior=PriorEnergy.from_arrays(part("prior")),
             tica=TICAProjection.from_arrays(part("tica")),
             labels=EnergyLabels.from_arrays(part("labels")),
@@ -216,6 +222,7 @@ _PLAIN = (
     "start_positions",
     "native_positions",
     "rmsd",
+    "bin_energies",
 )
 
 

@@ -132,7 +132,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     merged: dict[float, dict[str, float]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for cells in csv.DictReader(file):
-            row = {key: number for key, cell in cells.items() if (number := _parse(cell)) is not None}
+            parsed = {key: _parse(cell) for key, cell in cells.items()}
+            row = {key: number for key, number in parsed.items() if number is not None}
             merged.setdefault(row.get("step", -1.0), {}).update(row)
     return [merged[step] for step in sorted(merged)]
 
@@ -177,7 +178,7 @@ def verdict(result: FreeEnergyResult) -> Verdict:
 
 def _standing(js: float, floor: float, prior: float) -> str:
     if js <= NEAR_FLOOR * floor:
-        return "The model is about as near to the reference as the reference's halves are to each other."
+        return "The model is as near to the reference as the reference's halves are to each other."
     if js >= prior:
         return "The model is no better than the prior alone."
     if js < prior:
@@ -286,7 +287,8 @@ def _fact(value: Any) -> str:
 def _figure(draw: Callable[[], Figure], caption: str) -> dict[str, str]:
     """Draw a figure twice, for light and dark pages, as data URIs."""
     sources = {}
-    for mode, style in (("light", {}), ("dark", DARK)):
+    styles: dict[str, Any] = {"light": {}, "dark": DARK}
+    for mode, style in styles.items():
         with mpl.rc_context(style), io.BytesIO() as buffer:
             draw().savefig(buffer, format="png", dpi=140)
             sources[mode] = _data_uri(buffer.getvalue())

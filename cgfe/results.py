@@ -107,7 +107,7 @@ class FreeEnergyResult:
             residue_names=tuple(content.pop("residue_names")),
             metrics=content,
             edges=(arrays["edges_1"], arrays["edges_2"]),
-            **{name: arrays.get(name) for name in _ARRAYS},
+            **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
         )
 
 

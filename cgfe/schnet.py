@@ -58,9 +58,13 @@ class CGSchNetConfig:
         InputError
             Naming the option, what was found and what was expected.
         """
-        smallest = dict(
-            hidden_channels=2, num_filters=1, num_layers=1, num_radial=2, max_bead_types=1
-        )
+        smallest = {
+            "hidden_channels": 2,
+            "num_filters": 1,
+            "num_layers": 1,
+            "num_radial": 2,
+            "max_bead_types": 1,
+        }
         for name, least in smallest.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}.")
@@ -257,7 +261,7 @@ class CGSchNet(nn.Module):
                 return energy.detach(), -gradient
             # The last bias shifts the energy and leaves the forces alone; distributed training
             # wants every parameter to take part in a loss of forces only.
-            return energy, 0 * self.output[-1].bias - gradient
+            return energy, 0 * self.get_parameter("output.2.bias") - gradient
 
     def _energy_of(self, positions: Tensor, batch: Batch) -> Tensor:
         graphs, types = batch.num_graphs, batch.bead_types
@@ -283,7 +287,9 @@ class CGSchNet(nn.Module):
 # holds (0, k), (1, k + 1), ..., and joins two plain slices of the beads, so nothing is gathered
 # and no (frames, N, N, channels) tensor is made. The convolution is linear in filters and
 # features and its own adjoint, so with `_PairProduct` it is closed under differentiation, which
-# forces in a loss ask for twice.
+# forces in a loss ask for twice. With both derivatives, at 512 frames of 10 beads and 128 channels
+# on a CPU, it took 18 ms; index_add over the pairs 51, a product summed over (N, N, B, F) 45,
+# batched matrix products 207.
 def _blocks(pairs: Tensor, beads: int) -> list[Tensor]:
     """Split (P, ...) into the blocks k = 1 ... N - 1 of N - k pairs."""
     return list(pairs.split([beads - k for k in range(1, beads)])) if beads > 1 else []

@@ -248,7 +248,7 @@ def _lagged_covariances(
         )
     estimator = TICA.covariance_estimator(lag, ncov=5)
     for trajectory, weight in zip(trajectories, weights, strict=True):
-        if len(trajectory) > lag and weight[:-lag].sum() > 0:
+        if weight[:-lag].sum() > 0:
             distances = pair_distances(np.asarray(trajectory, dtype=np.float64))
             pair_weights = np.asarray(weight[:-lag], dtype=np.float64)
             estimator.partial_fit((distances[:-lag], distances[lag:]), weights=pair_weights)

@@ -13,7 +13,7 @@ from deeptime.clustering import KMeans
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
-from cgfe.metrics import effective_sample_size
+from cgfe.free_energy import effective_sample_size
 from cgfe.tica import TICAProjection
 
 STATES = 60

@@ -187,5 +187,5 @@ def test_errors_say_what_is_wrong() -> None:
     random = np.random.default_rng(4)
     with pytest.raises(InputError, match="at least 3 beads, found 2"):
         internal_entropy(random.normal(size=(50, 2, 3)), np.zeros(50, dtype=int), None, 1)
-    with pytest.raises(InputError, match="12 effective frames .* 4 beads .*11 frames in 3 bins"):
+    with pytest.raises(InputError, match=r"12 effective frames .* 4 beads .*11 frames in 3 bins"):
         internal_entropy(random.normal(size=(11, 4, 3)), np.zeros(11, dtype=int), None, 3)

@@ -88,7 +88,8 @@ def test_labels_equal_a_direct_kernel_sum(estimator: str) -> None:
     # moves by up to 0.1 or 0.2.
     random = np.random.default_rng(0)
     tics = random.normal(size=(2000, 2)) @ np.array([[1.0, 0.7], [0.0, 0.5]]) + [3, -7]
-    weights = random.random(2000) * (tics[:, 0] > 2.5)
+    # Weights that narrow the distribution, so that its weighted covariance matters.
+    weights = np.exp(-((tics[:, 0] - 3) ** 2)) * (tics[:, 0] > 2.5)
     labels = EnergyLabels.fit(tics, weights, TEMPERATURE, estimator)  # type: ignore[arg-type]
     kept = weights > 0
     groups = [[0, 1]] if estimator == "joint" else [[0], [1]]
@@ -96,7 +97,7 @@ def test_labels_equal_a_direct_kernel_sum(estimator: str) -> None:
         gaussian_kde(tics[kept][:, group].T, weights=weights[kept]).logpdf(tics[:, group].T)
         for group in groups
     )
-    crowded = kept & (known < np.quantile(known[kept], 0.8))
+    crowded = kept & (known < np.quantile(known[kept], 0.7))
     found = labels.energies(tics)
     np.testing.assert_allclose(found[crowded], known[crowded], atol=0.04 * KT)
     np.testing.assert_allclose(found[kept], known[kept], atol=0.2 * KT)
@@ -162,8 +163,8 @@ def test_double_well() -> None:
     assert sampled.sum() > 30
     # The share in each well is binomial: ln(0.2) is known to 0.01.
     assert (np.abs(difference) < 4 * error + 0.04)[sampled].all()
-    # Nor does the barrier seem lower than it is, between the wells.
-    assert labels.energies(np.array([[0.25]]))[0] / KT > -np.log(2 * density(0.25).max() * 0.01)
+    barrier, deep = labels.energies(np.array([[0.25], [-1.0]])) / KT
+    assert barrier > deep + 4
 
 
 @pytest.mark.parametrize("estimator", ["marginal", "joint"])

@@ -115,6 +115,22 @@ def test_weights_select_frames(trajectories: list[np.ndarray]) -> None:
     alone = TICAProjection.fit(trajectories[1:2], INTERVAL_PS, 2.0)
     np.testing.assert_allclose(weighted.mean, alone.mean)
     np.testing.assert_allclose(weighted.timescales_ps, alone.timescales_ps)
+    # Within a trajectory too: only pairs that start in its first half count.
+    early = [np.where(np.arange(5000) < 2500, 2.0, 0.0)]
+    half = TICAProjection.fit(trajectories[:1], INTERVAL_PS, 2.0, weights=early)
+    first = TICAProjection.fit([trajectories[0][:2504]], INTERVAL_PS, 2.0)
+    np.testing.assert_allclose(half.timescales_ps, first.timescales_ps)
+
+
+def test_an_anticorrelated_motion_is_no_slow_component() -> None:
+    # d01 changes sides at every frame: its autocorrelation is -0.99, the largest in magnitude.
+    random = np.random.default_rng(3)
+    flips = (-1.0) ** np.arange(4000) + random.normal(0, 0.1, 4000)
+    slow = relaxing(4000, SLOW_PS, random)
+    positions = three_beads(flips, slow, random)
+    projection = TICAProjection.fit([positions], INTERVAL_PS, INTERVAL_PS, dimensions=1)
+    tics, distances = projection.project(positions), pair_distances(positions)
+    assert abs(np.corrcoef(tics[:, 0], distances[:, 2])[0, 1]) > 0.99
 
 
 @settings(deadline=None, max_examples=15)

@@ -314,8 +314,12 @@ class WalkerSimulation:
     def _seed(self, chunk: int) -> None:
         """Start the random stream of a chunk; OpenMM takes a new seed only on reinitialisation.
 
-        The state is set again from its own values, since reinitialisation is what a resumed
-        run goes through too, and both must continue alike.
+        The state is carried over by hand: `preserveState=True` would carry over the old random
+        stream as well.
         """
+        context = self.simulation.context
+        state = context.getState(positions=True, velocities=True)
         self.simulation.integrator.setRandomNumberSeed(self._stream(chunk) % (2**31 - 1) + 1)
-        self.simulation.context.reinitialize(preserveState=True)
+        context.reinitialize()
+        context.setPositions(state.getPositions(asNumpy=True))
+        context.setVelocities(state.getVelocities(asNumpy=True))

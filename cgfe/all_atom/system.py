@@ -1,6 +1,7 @@
 """All-atom peptides in OpenMM: building the chain, the force field and the solvent model."""
 
 import io
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +78,17 @@ def peptide_from_pdb(path: str | Path) -> Peptide:
 def _with_hydrogens(pdb: app.PDBFile, source: str) -> Peptide:
     modeller = app.Modeller(pdb.topology, pdb.positions)
     force_field = protein_force_field()
+    # Hydrogens are placed at random and then relaxed; the same peptide must come out each time.
+    state = random.getstate()
+    random.seed(0)
     try:
-        modeller.addHydrogens(force_field, pH=7.0)
+        reference = openmm.Platform.getPlatformByName("Reference")
+        modeller.addHydrogens(force_field, pH=7.0, platform=reference)
         force_field.createSystem(modeller.topology)
     except ValueError as error:
         raise InputError(f"{source}: Amber ff14SB cannot describe it ({error}).") from None
+    finally:
+        random.setstate(state)
     positions = modeller.positions.value_in_unit(unit.nanometer)
     return Peptide(modeller.topology, np.array(positions, dtype=np.float64))
 

@@ -87,10 +87,11 @@ def run(words: Sequence[str]) -> None:
             stack.callback(writer.close)
         bar = stack.enter_context(tqdm(total=options.steps, unit="step", desc="simulating"))
 
-        def write(step: int, positions: torch.Tensor) -> None:
+        def write(number: int, positions: torch.Tensor) -> None:
+            steps_done = (number + 1) * options.save_interval
             for writer, frame in zip(writers, positions.cpu().numpy(), strict=True):
-                writer.write(frame, step * options.time_step)
-            bar.update(step - bar.n)
+                writer.write(frame, steps_done * options.time_step)
+            bar.update(options.save_interval)
 
         result = simulation.run(
             torch.from_numpy(starts), options.steps, options.save_interval, on_frame=write

@@ -24,6 +24,7 @@ from cgfe.runs import RUN_DIR_VARIABLE, RunLogger, last_checkpoint, new_run_dir,
 def run(words: Sequence[str]) -> None:
     """Run one of Lightning's subcommands."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*will set .*num_workers.*")
@@ -34,7 +35,12 @@ def run(words: Sequence[str]) -> None:
         save_config_callback=RunConfig,
         save_config_kwargs={"save_to_log_dir": False},
         # Validation needs forces, which inference mode cannot give.
-        trainer_defaults={"inference_mode": False, "num_sanity_val_steps": 0},
+        trainer_defaults={
+            "inference_mode": False,
+            "num_sanity_val_steps": 0,
+            "logger": False,
+            "log_every_n_steps": 10,
+        },
         seed_everything_default=0,
         parser_class=OneSentenceParser,
         parser_kwargs={"parser_mode": "omegaconf+"},
@@ -122,11 +128,10 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the run's own logger and callbacks to the configured ones."""
         trainer = super().instantiate_trainer(**kwargs)
-        if trainer.fast_dev_run:
+        if getattr(trainer, "fast_dev_run", False):
             return trainer
-        configured = [x for x in trainer.loggers if type(x).__name__ != "CSVLogger"]
         if self.subcommand == "fit":
-            trainer.loggers = [RunLogger(self.run_dir), *configured]
+            trainer.loggers = [RunLogger(self.run_dir), *trainer.loggers]
             trainer.callbacks += [
                 ModelCheckpoint(
                     self.run_dir / "checkpoints",
@@ -136,15 +141,13 @@ class TrainingCLI(LightningCLI):
                 ),
                 LearningRateMonitor("epoch"),
             ]
-        else:
-            trainer.loggers = configured
         if self.subcommand == "predict":
             trainer.callbacks.append(PredictionWriter())
         return trainer
 
     def after_fit(self) -> None:
         """Write the report and name it."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             print(f"report: {write_report(self.run_dir)}")
 
     def after_validate(self) -> None:

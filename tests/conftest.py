@@ -1,0 +1,45 @@
+"""Fixtures shared by all tests: a small piece of the embedded chignolin set."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgfe.datamodule import EMBEDDED
+from cgfe.frames import CGFrames
+
+PIECE = 400  # frames taken of the beginning of each trajectory
+
+
+@pytest.fixture(scope="session")
+def embedded() -> CGFrames:
+    """The embedded chignolin set."""
+    return CGFrames.load(str(EMBEDDED["chignolin"]))
+
+
+@pytest.fixture(scope="session")
+def tiny(embedded: CGFrames) -> CGFrames:
+    """The first frames of each trajectory of the embedded set."""
+    slices = embedded.trajectory_slices()[:6]
+    chosen = np.concatenate([np.arange(s.start, min(s.stop, s.start + PIECE)) for s in slices])
+    optional = {
+        key: getattr(embedded, key)[chosen]
+        for key in ("forces", "all_atom_energies", "weights")
+        if getattr(embedded, key) is not None
+    }
+    return dataclasses.replace(
+        embedded,
+        positions=embedded.positions[chosen],
+        trajectory_index=embedded.trajectory_index[chosen],
+        biased_trajectories=embedded.biased_trajectories,
+        **optional,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny: CGFrames, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny` as a frames file."""
+    path = tmp_path_factory.mktemp("frames") / "tiny.h5"
+    tiny.save(path)
+    return path

@@ -1,0 +1,57 @@
+"""Weights that join biased and unbiased trajectories, on a chain whose populations are known."""
+
+import numpy as np
+import pytest
+
+from cgfe.errors import InputError
+from cgfe.weights import combined_weights
+
+BEADS = 4
+FOLDED_SHARE = 0.8
+
+
+def chain(folded: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Four beads on a line, 3 Å apart when folded and 5 Å when not, with thermal noise."""
+    spacing = np.where(folded, 3.0, 5.0)[:, None]
+    positions = np.zeros((len(folded), BEADS, 3))
+    positions[:, :, 0] = spacing * np.arange(BEADS)
+    return positions + random.normal(scale=0.15, size=positions.shape)
+
+
+def two_state(frames: int, rate: float, random: np.random.Generator) -> np.ndarray:
+    """A symmetric two-state Markov chain, half folded."""
+    return (np.cumsum(random.random(frames) < rate) % 2).astype(bool)
+
+
+def test_unbiased_frames_get_the_populations_that_the_biased_ones_know() -> None:
+    random = np.random.default_rng(0)
+    # The bias makes both states equally likely; its weights give 80 % back to the folded one.
+    biased = two_state(4000, 0.02, random)
+    logs = np.where(biased, np.log(FOLDED_SHARE), np.log(1 - FOLDED_SHARE))
+    # Unbiased trajectories stay where they start: seven unfolded, one folded.
+    starts = [True] + [False] * 7
+    positions = [chain(biased, random)]
+    positions += [chain(np.full(500, state), random) for state in starts]
+    weights = combined_weights(positions, [logs] + [None] * 8, 1.0)
+    folded = np.concatenate([biased, np.repeat(starts, 500)])
+    assert weights.mean() == pytest.approx(1)
+    share = weights[folded].sum() / weights.sum()
+    # The biased run visits each state about 40 times for 50 steps; the odds' standard error is
+    # sqrt(2/40) = 0.22, so the share's is 0.8 * 0.2 * 0.22 = 0.04.
+    assert share == pytest.approx(FOLDED_SHARE, abs=0.12)
+    # The unbiased frames count: raw counts would have given 1/8 to the folded ones.
+    unbiased = np.arange(len(weights)) >= 4000
+    assert weights[unbiased].sum() > 0.2 * weights.sum()
+
+
+def test_biased_frames_alone_keep_their_own_weights() -> None:
+    random = np.random.default_rng(1)
+    state = two_state(500, 0.05, random)
+    logs = np.where(state, 1.0, -1.0)
+    weights = combined_weights([chain(state, random)], [logs], 1.0)
+    np.testing.assert_allclose(weights, np.exp(logs) / np.exp(logs).mean())
+
+
+def test_no_biased_trajectory_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one biased"):
+        combined_weights([np.zeros((5, BEADS, 3))], [None], 1.0)
