@@ -26,7 +26,7 @@ class SystemTensors:
     weight: Tensor
     """(F,)"""
     tic_bin: Tensor
-    """(F,), flat index of the TIC grid, -1 outside"""
+    """(F,), flat index of the grid of bin targets, -1 where there is no target"""
     bin_target: Tensor
     """(F,), conditional mean energy of the frame's bin"""
     bead_types: Tensor

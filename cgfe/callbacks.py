@@ -11,11 +11,36 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from cgfe.evaluation import Judgement, free_energy_result, judge, simulate
+from cgfe.datamodule import CGFramesDataModule
 from cgfe.module import CGForceField
 from cgfe.plots import plot_surfaces
 from cgfe.potential import Potential
+from cgfe.prior_plots import plot_prior_fit
 from cgfe.results import FreeEnergyResult
 from cgfe.simulation import SimulationConfig, SimulationResult
+
+
+class SaveReferences(L.Callback):
+    """Write what the references hold beside the checkpoints, as arrays and as a figure."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write reference.npz and prior_fit.png, once."""
+        assert isinstance(pl_module, CGForceField)
+        data: CGFramesDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        training = data.split_indices("train")
+        for system, reference in enumerate(pl_module.references):
+            suffix = "" if system == 0 else f"-{pl_module.system_names[system]}"
+            reference.save(folder / f"reference{suffix}.npz")
+            figure = plot_prior_fit(
+                reference.prior,
+                data.frames[system].positions[training[system].numpy()],
+                reference.temperature_kelvin,
+                reference.weights,
+            )
+            figure.savefig(folder / f"prior_fit{suffix}.png", dpi=100)
 
 
 class FreeEnergyValidation(L.Callback):

@@ -8,7 +8,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cgfe.batches import FrameLoader, SystemTensors
@@ -169,9 +168,10 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
     prior = Potential(reference.prior, None, torch.from_numpy(reference.bead_types))
     parts = [prior.energy_and_forces(part) for part in positions.split(PRIOR_BATCH)]
     tics = np.asarray(reference.tica.project(frames.positions), dtype=np.float64)
-    bins = reference.grid.bin_index(tics)
     weight = frames.weights if frames.weights is not None else np.ones(len(frames))
-    targets = _bin_targets(reference, bins)
+    bins = reference.target_grid.bin_index(tics)
+    bins[np.isnan(reference.bin_energies)[bins]] = -1
+    targets = np.append(reference.bin_energies, 0.0)[bins]  # -1, no target, is the 0 at the end
     return SystemTensors(
         positions=positions,
         forces=None if frames.forces is None else torch.from_numpy(frames.forces),
@@ -180,16 +180,10 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
         energy_label=torch.from_numpy(reference.labels.energies(tics)).float(),
         weight=torch.from_numpy(weight).float(),
         tic_bin=torch.from_numpy(bins).long(),
-        bin_target=targets,
+        bin_target=torch.from_numpy(targets).float(),
         bead_types=torch.from_numpy(reference.bead_types),
         system=number,
     )
-
-
-def _bin_targets(reference: Reference, bins: NDArray[np.int64]) -> Tensor:
-    """Return the conditional mean energy of each frame's bin, 0 outside the visited bins."""
-    targets = np.append(np.nan_to_num(reference.bin_energies), 0.0)  # index -1: outside
-    return torch.from_numpy(targets[bins]).float()
 
 
 def _batches_served(trainer: Any) -> Any:

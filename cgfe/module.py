@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
@@ -59,7 +60,23 @@ class CGForceField(L.LightningModule):
         self.set_references(self.trainer.datamodule.references, self.trainer.datamodule.names)  # type: ignore[attr-defined]
 
     def set_references(self, references: list[Reference], names: list[str]) -> None:
-        """Keep what simulation and validation need beside the network."""
+        """Keep what simulation and validation need beside the network.
+
+        Raises
+        ------
+        InputError
+            If the loss matches bin energies and the frames are too few to know any.
+        """
+        unknown = [
+            name
+            for name, ref in zip(names, references, strict=True)
+            if np.isnan(ref.bin_energies).all()
+        ]
+        if unknown and self.loss_config.energy_target == "total":
+            raise InputError(
+                f"{unknown[0]}: no TIC bin holds enough frames for energy_target total; use "
+                "fewer reference.target_bins, more frames, or energy_target delta."
+            )
         self.references, self.system_names = list(references), list(names)
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references)).to(self.device)

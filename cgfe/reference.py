@@ -39,6 +39,9 @@ class ReferenceConfig:
     """`kinetic_map` scales each TIC by its eigenvalue."""
     bins: int = 40
     """Bins per TIC of the free-energy grid."""
+    target_bins: int = 8
+    """Bins per TIC of the conditional mean energies that `energy_target: total` is matched to;
+    coarse, since a bin's entropy needs hundreds of frames."""
     label_estimator: Literal["marginal", "joint"] = "marginal"
     """Density behind the energy labels: product of 1-D densities as in the paper, or the 2-D
     one."""
@@ -70,8 +73,10 @@ class Reference:
     native_positions: NDArray[np.float64] | None
     rmsd: NDArray[np.float64] | None
     """(F,), Å to the native structure"""
+    target_grid: TICGrid
     bin_energies: NDArray[np.float64]
-    """(n1 n2,), kcal/mol, conditional mean energy F + T S of each TIC bin, NaN if not visited"""
+    """(n1 n2,), kcal/mol, conditional mean energy F + T S of each bin of target_grid; NaN where
+    it cannot be told"""
     fingerprint: str
     """Hash of the frames and settings that all this was derived from"""
     floor: dict[str, float] = field(default_factory=dict)
@@ -131,8 +136,7 @@ class Reference:
         native = frames.native_positions
         distance = None if native is None else rmsd(everything, native)
         sample = EnsembleSample(tics, weights, distance)
-        surface = FreeEnergySurface.from_samples(tics, weights, grid)
-        entropy = internal_entropy(everything, grid.bin_index(tics), weights, grid.shape[0] * grid.shape[1])
+        target_grid = TICGrid.from_samples(tics, bins=config.target_bins)
         index = np.concatenate([frames.trajectory_index[s] for s in segments])
         return cls(
             residue_names=frames.residue_names,
@@ -152,7 +156,10 @@ class Reference:
             native_positions=native,
             rmsd=distance,
             fingerprint=fingerprint(frames, segments, config),
-            bin_energies=conditional_mean_targets(surface, entropy, frames.temperature_kelvin),
+            target_grid=target_grid,
+            bin_energies=_mean_energies(
+                everything, tics, weights, target_grid, frames.temperature_kelvin
+            ),
             floor=reference_floor(sample, index, grid),
         )
 
@@ -167,7 +174,7 @@ class Reference:
         for name in _PLAIN:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        for name in ("prior", "tica", "labels", "grid"):
+        for name in ("prior", "tica", "labels", "grid", "target_grid"):
             arrays |= {f"{name}/{k}": v for k, v in getattr(self, name).to_arrays().items()}
         return arrays
 
@@ -193,6 +200,7 @@ class Reference:
             fingerprint=key,
             temperature_kelvin=float(arrays["temperature_kelvin"]),
             grid=TICGrid.from_arrays(part("grid")),
+            target_grid=TICGrid.from_arrays(part("target_grid")),
             prior=PriorEnergy.from_arrays(part("prior")),
             tica=TICAProjection.from_arrays(part("tica")),
             labels=EnergyLabels.from_arrays(part("labels")),
@@ -235,6 +243,23 @@ def fingerprint(frames: CGFrames, segments: Sequence[slice], config: ReferenceCo
     cuts = [(s.start, s.stop) for s in segments]
     digest.update(json.dumps([facts, cuts, frames.residue_names]).encode())
     return digest.hexdigest()[:16]
+
+
+def _mean_energies(
+    positions: NDArray[np.float32],
+    tics: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    grid: TICGrid,
+    temperature: float,
+) -> NDArray[np.float64]:
+    """Return F + T S per bin; NaN everywhere if no bin holds enough frames for its entropy."""
+    surface = FreeEnergySurface.from_samples(tics, weights, grid)
+    count = grid.shape[0] * grid.shape[1]
+    try:
+        entropy = internal_entropy(positions, grid.bin_index(tics), weights, count)
+    except InputError:  # too few frames; the data module says so if the target is asked for
+        return np.full(count, np.nan)
+    return conditional_mean_targets(surface, entropy, temperature)
 
 
 def _spread_starts(

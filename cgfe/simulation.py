@@ -211,8 +211,8 @@ class _State:
         dt, friction = simulation.time_step_ps, simulation.friction_per_ps
         self.half_step = 0.5 * dt
         self.damping = float(np.exp(-friction * dt))
-        self.masses = simulation.masses.to(start)[:, None]
-        inverse_mass = ACCELERATION / self.masses
+        masses = simulation.masses.to(start)[:, None]
+        inverse_mass = ACCELERATION / masses
         self.kick = self.half_step * inverse_mass
         thermal_speed = (thermal_energy(simulation.temperature) * inverse_mass).sqrt()
         self.noise_scale = thermal_speed * (1 - self.damping**2) ** 0.5
@@ -228,7 +228,6 @@ class _State:
         self.temperature_count = torch.zeros_like(self.temperature_sum)
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
         self.blown_up = ~self.energy.isfinite()
-        self.any_frozen = bool(self.blown_up.any())
 
     def step(self) -> None:
         """Advance by one time step: V R O R V."""
@@ -240,29 +239,23 @@ class _State:
             self.noise.normal_(generator=self.generator)
             self.velocities.mul_(self.damping).addcmul_(self.noise, self.noise_scale)
             self.positions.add_(self.velocities, alpha=self.half_step)
-        if self.any_frozen:
-            self._hold_frozen()
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
         self.velocities.addcmul_(self.forces, self.kick)
 
     def check(self) -> None:
         """Freeze replicas that blew up since the last check; add to the temperature.
 
-        Looking at the values makes a GPU wait, so this is not done at every step.
+        Checked at frames alone, so that a GPU need not wait at every step: between two frames
+        a replica that has blown up may go anywhere, since no other sees it.
         """
         good = self.energy.isfinite() & (_largest_distance(self.positions) <= self.limit)
         self.blown_up = self.blown_up | ~good
-        self.any_frozen = bool(self.blown_up.any())
-        if self.any_frozen:
-            self._hold_frozen()
-        self.last_good = self.positions.clone()
+        frozen = self.blown_up[:, None, None]
+        self.last_good = torch.where(frozen, self.last_good, self.positions)
+        self.positions = self.last_good.clone()
         scaled = (self.velocities / self.thermal_speed).square().mean((1, 2))
         self.temperature_sum += scaled[~self.blown_up].sum()
         self.temperature_count += (~self.blown_up).sum()
-
-    def _hold_frozen(self) -> None:
-        frozen = self.blown_up[:, None, None]
-        self.positions = torch.where(frozen, self.last_good, self.positions)
 
     def kinetic_temperature(self) -> float:
         """Return ⟨m v²⟩ / kB over frames, good replicas and all 3N degrees of freedom."""

@@ -1,5 +1,7 @@
 """LangevinSimulation: known averages, order of the integrator, blow-up, seeds, bad input."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,8 @@ def test_usual_time_step_gives_the_temperature():
     start = torch.randn(128, 2, 3, generator=torch.Generator().manual_seed(2))
     result = simulation.run(start * (KT / 20.0) ** 0.5, 3000, 100)
     # Velocities decay within 25 steps, so frames are independent.
-    assert abs(result.kinetic_temperature / TEMPERATURE - 1) < 4 * (2 / result.positions.size) ** 0.5
+    relative_error = (2 / result.positions.size) ** 0.5
+    assert abs(result.kinetic_temperature / TEMPERATURE - 1) < 4 * relative_error
     assert not result.blown_up.any()
     assert result.steps == 3000
     assert result.replica_steps_per_second == pytest.approx(3000 * 128 / result.seconds)
@@ -125,7 +128,7 @@ def test_chain_samples_the_density_that_the_prior_inverts():
         energy = 0.5 * term.stiffness[0].double() * (grid - term.centre[0].double()) ** 2
         density = grid**volume * torch.exp(-energy / KT)
         exact = float((grid * density).sum() / density.sum())
-        assert error < 0.004
+        assert error < {"bonds": 0.003, "angles": 0.007}[name]
         assert abs(float(of_replica.mean()) - exact) < 4 * error
 
 
@@ -146,7 +149,7 @@ def test_energy_error_without_friction_falls_as_the_square_of_the_time_step():
 
     exact = total_energy(1e-7, 1)
     errors = [total_energy(0.016 / n, 20 * n) - exact for n in (1, 2, 4)]
-    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, fine in pairwise(errors):
         assert coarse / fine == pytest.approx(4, rel=0.15)  # the next order is Δt⁴
     # No drift: over 25 times as long the error is still an oscillation of that size.
     assert abs(total_energy(0.004, 2000) - exact) < 5 * abs(errors[0]) / 4

@@ -109,6 +109,8 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     _claim_folder(folder, config, peptide)
     platform = config.platform or fastest_platform().getName()
     on_cpu = platform in ("CPU", "Reference")
+    # A bias has contexts of its own inside, which take their number of threads from here.
+    os.environ.setdefault("OPENMM_CPU_THREADS", "1")
     processes = config.processes or (len(os.sched_getaffinity(0)) if on_cpu else 1)
     with ProcessPoolExecutor(
         min(processes, config.walkers), mp_context=get_context("spawn")

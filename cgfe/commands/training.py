@@ -11,7 +11,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from cgfe.callbacks import FreeEnergyValidation
+from cgfe.callbacks import FreeEnergyValidation, SaveReferences
 from cgfe.datamodule import CGFramesDataModule
 from cgfe.errors import InputError
 from cgfe.files import make_folder
@@ -140,6 +140,7 @@ class TrainingCLI(LightningCLI):
                     save_on_train_epoch_end=True,
                 ),
                 LearningRateMonitor("epoch"),
+                SaveReferences(),
             ]
         if self.subcommand == "predict":
             trainer.callbacks.append(PredictionWriter())
