@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from cgfe.evaluation import Judgement, free_energy_result, judge, simulate
 from cgfe.datamodule import CGFramesDataModule
+from cgfe.evaluation import Judgement, free_energy_result, judge, simulate
 from cgfe.module import CGForceField
 from cgfe.plots import plot_surfaces
 from cgfe.potential import Potential
@@ -152,7 +152,11 @@ class FreeEnergyValidation(L.Callback):
         figure.savefig(folder / "figures" / name, dpi=120)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(f"free_energy{suffix}/surface", [str(folder / "figures" / name)])
+                logger.log_image(
+                    f"free_energy{suffix}/surface",
+                    [str(folder / "figures" / name)],
+                    trainer.global_step,
+                )
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(
                     f"free_energy{suffix}/surface", figure, trainer.global_step

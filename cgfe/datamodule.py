@@ -188,7 +188,7 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
 
 def _batches_served(trainer: Any) -> Any:
     """Return a function that tells how many batches training has taken, resumed runs included."""
-    return lambda: int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+    return lambda: int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
 
 
 def _user_cache() -> Path:

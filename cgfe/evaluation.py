@@ -105,9 +105,7 @@ def free_energy_result(
         residue_names=reference.residue_names,
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, starts, reference.start_positions),
-        model_structures=_nearest(
-            minima, reference, judgement.sample.tics, judgement.positions
-        ),
+        model_structures=_nearest(minima, reference, judgement.sample.tics, judgement.positions),
     )
 
 

@@ -21,15 +21,17 @@ from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 FORMAT = "cgfe-frames"
 FORMAT_VERSION = 1
 
-# Bead types are residues in alphabetical order of their three-letter codes; 0 is "other".
-RESIDUES = (
-    "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split()
-)
-RESIDUE_MASSES = {  # amu, residue in a chain
-    **dict(ALA=71.08, ARG=156.19, ASN=114.10, ASP=115.09, CYS=103.14, GLN=128.13, GLU=129.12),
-    **dict(GLY=57.05, HIS=137.14, ILE=113.16, LEU=113.16, LYS=128.17, MET=131.19, PHE=147.18),
-    **dict(PRO=97.12, SER=87.08, THR=101.10, TRP=186.21, TYR=163.18, VAL=99.13),
+RESIDUE_MASSES = {
+    **{"ALA": 71.08, "ARG": 156.19, "ASN": 114.10, "ASP": 115.09, "CYS": 103.14},
+    **{"GLN": 128.13, "GLU": 129.12, "GLY": 57.05, "HIS": 137.14, "ILE": 113.16},
+    **{"LEU": 113.16, "LYS": 128.17, "MET": 131.19, "PHE": 147.18, "PRO": 97.12},
+    **{"SER": 87.08, "THR": 101.10, "TRP": 186.21, "TYR": 163.18, "VAL": 99.13},
 }
+"""amu, of a residue within a chain"""
+
+RESIDUES = tuple(RESIDUE_MASSES)
+"""Bead types are residues in alphabetical order of their three-letter codes, from 1; 0 is any
+other."""
 
 
 def bead_types_of(residue_names: tuple[str, ...]) -> NDArray[np.int64]:

@@ -286,9 +286,7 @@ class EnergyLabels:
             If the estimator is unknown, `joint` gets more than two TICs, or a TIC is constant.
         """
         if estimator not in get_args(Estimator):
-            raise InputError(
-                f"estimator is {estimator!r}, expected one of {get_args(Estimator)}."
-            )
+            raise InputError(f"estimator is {estimator!r}, expected one of {get_args(Estimator)}.")
         if estimator == "joint" and tics.shape[1] > 2:
             raise InputError(f"estimator joint takes one or two TICs, found {tics.shape[1]}.")
         mass = np.ones(len(tics)) if weights is None else np.asarray(weights, dtype=np.float64)

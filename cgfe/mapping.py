@@ -102,9 +102,7 @@ class CarbonAlphaMapping:
         return np.einsum("ia,...ad->...id", self.coefficients, forces, optimize=True)
 
 
-def _constraint_groups(
-    atom_count: int, constraints: Sequence[tuple[int, int]]
-) -> list[set[int]]:
+def _constraint_groups(atom_count: int, constraints: Sequence[tuple[int, int]]) -> list[set[int]]:
     """Return sets of atoms connected by constraints, singles included."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

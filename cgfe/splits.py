@@ -33,7 +33,7 @@ def split_by_blocks(
     InputError
         If the shares leave nothing for training or a split without blocks.
     """
-    if not (0 < validation_share and 0 <= test_share and validation_share + test_share < 1):
+    if not (validation_share > 0 and test_share >= 0 and validation_share + test_share < 1):
         raise InputError(
             f"validation_share {validation_share} and test_share {test_share} must be positive "
             "and leave a share for training."

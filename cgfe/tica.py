@@ -121,9 +121,7 @@ class TICAProjection:
     @overload
     def project(self, positions: FloatArray) -> NDArray[np.float64]: ...
 
-    def project(
-        self, positions: torch.Tensor | FloatArray
-    ) -> torch.Tensor | NDArray[np.float64]:
+    def project(self, positions: torch.Tensor | FloatArray) -> torch.Tensor | NDArray[np.float64]:
         """Return the components (..., D) of positions (..., N, 3) in Å.
 
         A tensor gives a tensor of its dtype on its device, differentiable; an array gives a
@@ -259,9 +257,7 @@ def _slowest(
     covariances: CovarianceModel, lag_ps: float, dimensions: int, scaling: Scaling
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the greatest positive eigenvalues (D,) and their scaled components (P, D)."""
-    estimator = TICA(
-        epsilon=SMALLEST_VARIANCE, scaling=None if scaling == "none" else scaling
-    )
+    estimator = TICA(epsilon=SMALLEST_VARIANCE, scaling=None if scaling == "none" else scaling)
     try:
         model = estimator.fit_from_covariances(covariances).fetch_model()
     except ZeroRankError:

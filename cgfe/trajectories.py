@@ -33,9 +33,7 @@ class TrajectoryWriter:
         if self.suffix == ".dcd":
             self.file.write(positions[None])
         elif self.suffix == ".xtc":
-            self.file.write(
-                positions[None] / ANGSTROM_PER_NM, time=[time_ps], step=[self.frames]
-            )
+            self.file.write(positions[None] / ANGSTROM_PER_NM, time=[time_ps], step=[self.frames])
         else:
             self.file.write(positions[None] / ANGSTROM_PER_NM, time=np.array([time_ps]))
         self.frames += 1

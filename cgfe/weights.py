@@ -47,10 +47,7 @@ def combined_weights(
         If no trajectory is biased: then populations are not known.
     """
     biased = np.concatenate(
-        [
-            np.full(len(x), log is not None)
-            for x, log in zip(positions, log_weights, strict=True)
-        ]
+        [np.full(len(x), log is not None) for x, log in zip(positions, log_weights, strict=True)]
     )
     if not biased.any():
         raise InputError("weights need at least one biased trajectory.")

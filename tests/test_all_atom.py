@@ -207,4 +207,6 @@ def test_bad_packing_is_named(tmp_path: Path) -> None:
 
 
 def test_embedded_frames_come_from_the_sampler(embedded: CGFrames) -> None:
-    assert embedded.residue_names == tuple("TYR TYR ASP PRO GLU THR GLY THR TRP TYR".split())
+    assert embedded.residue_names == tuple(
+        ["TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR"]
+    )

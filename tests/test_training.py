@@ -35,10 +35,18 @@ free_energy:
   every_n_epochs: 3
   simulation: {{replicas: 8, steps: 200, save_interval: 20}}
 """
-METRICS = (
-    "js kl_reference_model mse_kt2 w1_tic1 w1_tic2 delta_f_kt coverage outside blown_up "
-    "split_half_js".split()
-)
+METRICS = [
+    "js",
+    "kl_reference_model",
+    "mse_kt2",
+    "w1_tic1",
+    "w1_tic2",
+    "delta_f_kt",
+    "coverage",
+    "outside",
+    "blown_up",
+    "split_half_js",
+]
 
 
 def cgfe(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
@@ -229,7 +237,7 @@ def test_simulated_trajectories_open_in_mdtraj(suffix: str, folder: Path) -> Non
     bond = np.linalg.norm(np.diff(trajectory.xyz, axis=1), axis=-1)
     np.testing.assert_allclose(bond, 0.385, atol=0.06)
     first = [residue.name for residue in trajectory.topology.residues]
-    assert first == "TYR TYR ASP PRO GLU THR GLY THR TRP TYR".split()
+    assert first == ["TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR"]
 
 
 def test_replicas_have_a_file_each_and_seeds_repeat(folder: Path) -> None:

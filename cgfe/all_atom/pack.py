@@ -1,5 +1,6 @@
 """From sampler runs to one CGFrames: map every chunk, attach weights, round, record the origin."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -133,9 +134,7 @@ def _open_run(folder: Path) -> _Run:
     return run
 
 
-def _fit_mapping(
-    kind: MapKind, runs: list[_Run], topology: app.Topology
-) -> CarbonAlphaMapping:
+def _fit_mapping(kind: MapKind, runs: list[_Run], topology: app.Topology) -> CarbonAlphaMapping:
     system = implicit_solvent_system(topology)
     constraints = [
         tuple(system.getConstraintParameters(i)[:2]) for i in range(system.getNumConstraints())
@@ -202,7 +201,7 @@ def _bead_bonds(topology: app.Topology) -> NDArray[np.int64]:
     pairs = []
     for chain in topology.chains():
         residues = [residue.index for residue in chain.residues()]
-        pairs += list(zip(residues[:-1], residues[1:], strict=True))
+        pairs += itertools.pairwise(residues)
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
@@ -214,5 +213,3 @@ def _native_positions(native: str | None, beads: int) -> NDArray[np.float64] | N
     if len(chosen) != beads:
         raise InputError(f"native structure {native} has {len(chosen)} residues, expected {beads}.")
     return chosen - chosen.mean(axis=0)
-
-

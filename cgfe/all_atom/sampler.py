@@ -250,12 +250,8 @@ class WalkerSimulation:
             start_positions(start, self.peptide, self.simulation, self.walker, self.config.seed)
         )
         self.simulation.minimizeEnergy(maxIterations=500)
-        context.setVelocitiesToTemperature(
-            self.config.temperature_kelvin, self._stream(0) % 2**31
-        )
-        self.simulation.step(
-            round(self.config.equilibration_ps * 1000 / self.config.time_step_fs)
-        )
+        context.setVelocitiesToTemperature(self.config.temperature_kelvin, self._stream(0) % 2**31)
+        self.simulation.step(round(self.config.equilibration_ps * 1000 / self.config.time_step_fs))
 
     def load(self, chunk: Path) -> None:
         """Continue from the state at the end of a chunk."""

@@ -78,9 +78,7 @@ def _random_coil(peptide: Peptide, simulation: app.Simulation) -> NDArray[np.flo
     return positions
 
 
-def _spread_frame(
-    folder: Path, peptide: Peptide, walker: int, seed: int
-) -> NDArray[np.float64]:
+def _spread_frame(folder: Path, peptide: Peptide, walker: int, seed: int) -> NDArray[np.float64]:
     chunks = sorted(folder.glob("walker-*/chunk-*.h5"))
     if not chunks:
         raise InputError(f"start {folder}: the folder holds no sampled chunks.")

@@ -30,10 +30,10 @@ def run(words: Sequence[str]) -> None:
     )
     parser.add_argument("--native", help="PDB file of the fold, or 'folded' for the hairpin")
     options = parser.parse_args(list(words[1:]))
+    from pathlib import Path
+
     from cgfe.all_atom.pack import pack_runs
     from cgfe.files import make_folder
-
-    from pathlib import Path
 
     make_folder(Path(options.output).parent)
     frames = pack_runs(

@@ -26,9 +26,7 @@ def run(words: Sequence[str]) -> None:
         "--save_interval", type=int, default=250, help="steps per frame (default: %(default)s)"
     )
     parser.add_argument("--temperature", type=float, help="K (default: that of the data)")
-    parser.add_argument(
-        "--time_step", type=float, default=0.004, help="ps (default: %(default)s)"
-    )
+    parser.add_argument("--time_step", type=float, default=0.004, help="ps (default: %(default)s)")
     parser.add_argument("--friction", type=float, default=1.0, help="1/ps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--system", help="which protein, if trained on several (default: first)")
@@ -76,9 +74,7 @@ def run(words: Sequence[str]) -> None:
     starts = reference.start_positions[[i % count for i in range(options.replicas)]]
     names = [output]
     if options.replicas > 1:
-        names = [
-            output.with_stem(f"{output.stem}-{i:03d}") for i in range(options.replicas)
-        ]
+        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(options.replicas)]
     with ExitStack() as stack:
         writers = [
             TrajectoryWriter(stack.enter_context(replacing(name)), reference) for name in names

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from cgfe.callbacks import FreeEnergyValidation, SaveReferences
 from cgfe.datamodule import CGFramesDataModule
@@ -18,7 +20,14 @@ from cgfe.files import make_folder
 from cgfe.module import CGForceField, read_checkpoint
 from cgfe.predictions import PredictionWriter
 from cgfe.report import metric_table, write_report
-from cgfe.runs import RUN_DIR_VARIABLE, RunLogger, last_checkpoint, new_run_dir, run_of
+from cgfe.runs import (
+    RUN_DIR_VARIABLE,
+    LastCheckpoint,
+    RunLogger,
+    last_checkpoint,
+    new_run_dir,
+    run_of,
+)
 
 
 def run(words: Sequence[str]) -> None:
@@ -127,18 +136,16 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the run's own logger and callbacks to the configured ones."""
+        if SLURMEnvironment.detect() and not self.config[self.subcommand].trainer.plugins:
+            # SLURM sends SIGTERM at preemption and at the time limit.
+            kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
         trainer = super().instantiate_trainer(**kwargs)
         if getattr(trainer, "fast_dev_run", False):
             return trainer
         if self.subcommand == "fit":
             trainer.loggers = [RunLogger(self.run_dir), *trainer.loggers]
             trainer.callbacks += [
-                ModelCheckpoint(
-                    self.run_dir / "checkpoints",
-                    filename="last",
-                    enable_version_counter=False,
-                    save_on_train_epoch_end=True,
-                ),
+                LastCheckpoint(self.run_dir),
                 LearningRateMonitor("epoch"),
                 SaveReferences(),
             ]
