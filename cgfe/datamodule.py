@@ -42,8 +42,10 @@ class CGFramesDataModule(L.LightningDataModule):
         Shares of the blocks.
     stride : int
         Serve every stride-th frame for training (the reference is fitted on all).
-    split_seed, order_seed : int
-        Which blocks go where; the order of the training frames.
+    split_seed : int
+        Which blocks go to which split.
+    order_seed : int, optional
+        Order of the training frames; the command line takes seed_everything by default.
     cache_dir : str, optional
         Where fitted references are kept; by default the user's cache folder.
     """
@@ -58,7 +60,7 @@ class CGFramesDataModule(L.LightningDataModule):
         test_share: float = 0.1,
         stride: int = 1,
         split_seed: int = 0,
-        order_seed: int = 0,
+        order_seed: int | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self.shares = (validation_share, test_share)
         self.stride = stride
         self.split_seed = split_seed
-        self.order_seed = order_seed
+        self.order_seed = order_seed or 0
         self.cache_dir = Path(cache_dir) if cache_dir else _user_cache()
         self.frames: list[CGFrames] = []
         self.splits: list[Split] = []

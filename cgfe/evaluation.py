@@ -54,7 +54,7 @@ def simulate(
         reference.temperature_kelvin,
         config.time_step_ps,
         config.friction_per_ps,
-        config.seed * 10_007 + rank,
+        (config.seed or 0) * 10_007 + rank,
         device,
     )
     starts = torch.from_numpy(reference.start_positions[chosen])

@@ -93,6 +93,7 @@ class RunLogger(CSVLogger):
         """The writer of metrics.csv."""
         if self._experiment is None:
             self._experiment = ContinuedWriter(self.log_dir)
+        assert isinstance(self._experiment, ContinuedWriter)
         return self._experiment
 
     @rank_zero_only

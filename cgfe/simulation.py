@@ -34,7 +34,8 @@ class SimulationConfig:
         Friction 0 is plain velocity Verlet.
     burn_in : float
         Share of each trajectory that is dropped before analysis.
-    seed : int
+    seed : int, optional
+        0 if not given; the command line takes seed_everything by default.
     """
 
     replicas: int = 128
@@ -43,7 +44,7 @@ class SimulationConfig:
     time_step_ps: float = 0.004
     friction_per_ps: float = 1.0
     burn_in: float = 0.2
-    seed: int = 0
+    seed: int | None = None
 
     def check(self) -> None:
         """Check every value.
@@ -57,7 +58,7 @@ class SimulationConfig:
         _check_steps(self.steps, self.save_interval)
         _check_dynamics(self.time_step_ps, self.friction_per_ps)
         _require(0 <= self.burn_in < 1, "burn_in", self.burn_in, "at least 0 and less than 1")
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
+        _require((self.seed or 0) >= 0, "seed", self.seed or 0, "at least 0")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from cgfe.frames import CGFrames
 from cgfe.metrics import rmsd
 from cgfe.units import KCAL_PER_KJ, thermal_energy
 
+SEQUENCE = ("TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR")
+
 
 @pytest.mark.parametrize("start", ["folded", "extended"])
 def test_native_solvent_equals_the_force_fields_own(start: str) -> None:
@@ -207,6 +209,4 @@ def test_bad_packing_is_named(tmp_path: Path) -> None:
 
 
 def test_embedded_frames_come_from_the_sampler(embedded: CGFrames) -> None:
-    assert embedded.residue_names == tuple(
-        ["TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR"]
-    )
+    assert embedded.residue_names == SEQUENCE

@@ -198,7 +198,7 @@ def _rounded(values: NDArray[np.floating], step: float) -> NDArray[np.float32]:
 
 def _bead_bonds(topology: app.Topology) -> NDArray[np.int64]:
     """Return pairs of neighbouring residues of one chain."""
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for chain in topology.chains():
         residues = [residue.index for residue in chain.residues()]
         pairs += itertools.pairwise(residues)

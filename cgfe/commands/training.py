@@ -34,6 +34,8 @@ def run(words: Sequence[str]) -> None:
     """Run one of Lightning's subcommands."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within.*")
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need.*")
+    warnings.filterwarnings("ignore", ".*Couldn't infer the batch indices.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*will set .*num_workers.*")
@@ -111,7 +113,16 @@ class TrainingCLI(LightningCLI):
         self.run_dir = make_folder(self._run_dir(config, checkpoint))
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         config.trainer.default_root_dir = str(self.run_dir)
-        config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        trained = self.run_dir if self.subcommand == "fit" else Path(checkpoint).parent.parent
+        config.checkpoint.dirpath = str(trained / "checkpoints")
+        if self.subcommand == "validate":
+            config.verbose = False  # cgfe prints a table of its own
+        # One seed for all that is random, unless a part has its own.
+        seed = int(config.seed_everything)
+        if config.data.order_seed is None:
+            config.data.order_seed = seed
+        if config.free_energy.simulation.seed is None:
+            config.free_energy.simulation.seed = seed
         simulated = config.free_energy.every_n_epochs > 0
         if config.checkpoint.monitor is None:
             config.checkpoint.monitor = "free_energy/js" if simulated else "validation/loss"
@@ -139,8 +150,8 @@ class TrainingCLI(LightningCLI):
         if SLURMEnvironment.detect() and not self.config[self.subcommand].trainer.plugins:
             # SLURM sends SIGTERM at preemption and at the time limit.
             kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
-        trainer = super().instantiate_trainer(**kwargs)
-        if getattr(trainer, "fast_dev_run", False):
+        trainer: Any = super().instantiate_trainer(**kwargs)
+        if trainer.fast_dev_run:
             return trainer
         if self.subcommand == "fit":
             trainer.loggers = [RunLogger(self.run_dir), *trainer.loggers]
@@ -155,17 +166,21 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Write the report and name it."""
-        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
+        trainer: Any = self.trainer
+        if trainer.is_global_zero and not trainer.fast_dev_run:
             print(f"report: {write_report(self.run_dir)}")
 
     def after_validate(self) -> None:
         """Print the metrics as a table."""
-        if not self.trainer.is_global_zero:
+        trainer: Any = self.trainer
+        if not trainer.is_global_zero:
             return
-        for callback in self.trainer.callbacks:
+        for callback in trainer.callbacks:
             if isinstance(callback, FreeEnergyValidation):
                 for result in callback.results:
                     print(metric_table(result))
+        for name in ("loss", "force_mse", "energy_mse"):
+            print(f"validation/{name} {float(trainer.callback_metrics[f'validation/{name}']):.6g}")
         print(f"results: {self.run_dir}")
 
 
