@@ -115,6 +115,7 @@ class TrainingCLI(LightningCLI):
         config.trainer.default_root_dir = str(self.run_dir)
         trained = self.run_dir if self.subcommand == "fit" else Path(checkpoint).parent.parent
         config.checkpoint.dirpath = str(trained / "checkpoints")
+        config.weights_only = True  # a checkpoint must not run code
         if self.subcommand == "validate":
             config.verbose = False  # cgfe prints a table of its own
         # One seed for all that is random, unless a part has its own.
