@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from tqdm import tqdm
 
 from cgfe.datamodule import CGFramesDataModule
 from cgfe.evaluation import Judgement, free_energy_result, judge, simulate
@@ -101,7 +102,8 @@ class FreeEnergyValidation(L.Callback):
         started = time.monotonic()
         self.results = []
         for system, reference in enumerate(pl_module.references):
-            run = _gathered(trainer, pl_module, pl_module.potential(system), system, self.config)
+            potential = pl_module.potential(system)
+            run = _gathered(trainer, pl_module, potential, system, self.config, "model")
             judgement = judge(reference, run.positions, run.blown_up, self.config.burn_in)
             result = free_energy_result(
                 pl_module.system_names[system],
@@ -133,7 +135,7 @@ class FreeEnergyValidation(L.Callback):
                 continue
             bead_types = torch.from_numpy(reference.bead_types)
             potential = Potential(reference.prior, None, bead_types).to(pl_module.device)
-            run = _gathered(trainer, pl_module, potential, system, self.config)
+            run = _gathered(trainer, pl_module, potential, system, self.config, "prior alone")
             self.priors.append(judge(reference, run.positions, run.blown_up, self.config.burn_in))
 
     def _save(
@@ -169,17 +171,25 @@ def _gathered(
     potential: Potential,
     system: int,
     config: SimulationConfig,
+    name: str,
 ) -> SimulationResult:
     """Simulate this rank's share and return all ranks' replicas."""
     device = pl_module.device
-    run = simulate(
-        potential,
-        pl_module.references[system],
-        config,
-        device,
-        trainer.global_rank,
-        trainer.world_size,
-    )
+    shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    with tqdm(total=config.steps, desc=f"simulating {name}", disable=not shown, leave=False) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done - bar.n)
+
+        run = simulate(
+            potential,
+            pl_module.references[system],
+            config,
+            device,
+            trainer.global_rank,
+            trainer.world_size,
+            progress=advance,
+        )
     if trainer.world_size == 1:
         return run
     gather: Callable[[torch.Tensor], Any] = pl_module.all_gather

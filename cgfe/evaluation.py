@@ -4,6 +4,7 @@ Used at each validation, by `cgfe validate` and for the prior alone, so that all
 from one procedure.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ def simulate(
     device: torch.device | str,
     rank: int = 0,
     world_size: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> SimulationResult:
     """Run this process's share of the replicas, started evenly over TIC space.
 
@@ -58,7 +60,7 @@ def simulate(
         device,
     )
     starts = torch.from_numpy(reference.start_positions[chosen])
-    return simulation.run(starts, config.steps, config.save_interval)
+    return simulation.run(starts, config.steps, config.save_interval, progress)
 
 
 def judge(
@@ -95,7 +97,8 @@ def free_energy_result(
     return FreeEnergyResult(
         system=system,
         metrics=judgement.metrics,
-        floor=reference.floor,
+        # The halves of a reference do not blow up, and their own JS is the floor's.
+        floor=reference.floor | {"blown_up": 0.0, "split_half_js": reference.floor["js"]},
         prior=prior.metrics if prior else {},
         simulation=simulation,
         edges=reference.grid.edges,

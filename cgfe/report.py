@@ -171,19 +171,24 @@ def verdict(result: FreeEnergyResult) -> Verdict:
             comparisons.append(f"{_short(js / prior)} of the prior alone's {_short(prior)}")
         headline = f"JS {_short(js)}" + (": " if comparisons else "") + ", and ".join(comparisons)
         headline += "."
-        tone = "good" if js <= NEAR_FLOOR * floor else "bad" if js >= prior else "fair"
+        tone = "bad" if js >= prior else "good" if js <= NEAR_FLOOR * floor else "fair"
     details = [_standing(js, floor, prior), _basins(result), _convergence(result, js, floor)]
     return Verdict(headline, tuple(filter(None, [*details, _blow_ups(result)])), tone)
 
 
 def _standing(js: float, floor: float, prior: float) -> str:
-    if js <= NEAR_FLOOR * floor:
-        return "The model is as near to the reference as the reference's halves are to each other."
+    found = "The model is better than the prior alone" if js < prior else ""
     if js >= prior:
-        return "The model is no better than the prior alone."
-    if js < prior:
-        return "The model is better than the prior alone, and a better one can still be told apart."
-    return ""
+        found = "The model is no better than the prior alone"
+    if js > NEAR_FLOOR * floor:
+        return f"{found}, and a better one can still be told apart." if found else ""
+    if not found:
+        found = "The model is as near to the reference as the reference's halves are to each other"
+    # Halves of the reference hold half its frames, so this is an upper bound of its own error.
+    return (
+        f"{found}, but halves of the reference differ from each other by JS {_short(floor)}: "
+        "finer differences between models need a longer reference."
+    )
 
 
 def _basins(result: FreeEnergyResult) -> str:

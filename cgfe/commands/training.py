@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -164,6 +164,13 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "predict":
             trainer.callbacks.append(PredictionWriter())
         return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Any:
+        # Lightning takes rich's bar where rich is installed; tqdm's goes well with the
+        # simulations' bar and with log files.
+        if config.get("enable_progress_bar") is not False:
+            callbacks = [*callbacks, TQDMProgressBar(refresh_rate=10)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def after_fit(self) -> None:
         """Write the report and name it."""
