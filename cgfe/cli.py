@@ -1,5 +1,6 @@
 """The `cgfe` command: finds the subcommand and imports only what that one needs."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,11 +17,16 @@ COMMANDS = {
     "report": ("report", "draw a run's figures and tables into one HTML page"),
     "reference": ("reference", "sample an all-atom peptide with OpenMM"),
     "pack": ("pack", "map sampled all-atom runs to one file of CG frames"),
+    "import": ("import_frames", "read trajectories and data sets of other programs"),
+    "info": ("info", "print what is in a frames file, a checkpoint or a run"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; return the exit code, 2 where the user's input is wrong."""
+    # Threads that spin while they wait for each other stall as soon as another process shares
+    # the cores; it must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
