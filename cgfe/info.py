@@ -1,0 +1,166 @@
+"""Short descriptions of frames files, checkpoints and run directories, as (name, value) lines."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cgfe.errors import InputError
+from cgfe.files import open_hdf5
+from cgfe.frames import FORMAT, FORMAT_VERSION
+
+Line = tuple[str, object]
+FORCE_FRAMES = 5000
+
+
+def describe_frames(path: Path) -> Iterator[Line]:
+    """Describe a frames file without reading its positions.
+
+    Raises
+    ------
+    InputError
+        If it is no frames file.
+    """
+    with open_hdf5(path) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(f"{path}: not a frames file; `cgfe import` reads other formats.")
+        if file.attrs.get("format_version") != FORMAT_VERSION:
+            version = file.attrs.get("format_version")
+            raise InputError(f"{path}: {FORMAT} version {version}, expected {FORMAT_VERSION}.")
+        try:
+            yield from _frames_lines(file, path)
+        except (KeyError, OSError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); it may be truncated.") from None
+
+
+def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
+    attributes = dict(file.attrs)
+    frames, beads, _ = file["positions"].shape
+    interval = float(attributes["frame_interval_ps"])
+    yield "frames file", f"{path} ({_size(path)})"
+    yield "beads", f"{beads} ({'-'.join(json.loads(attributes['residue_names']))})"
+    yield "frames", f"{frames}, one each {interval:g} ps, {frames * interval / 1000:g} ns"
+    lengths = np.unique(file["trajectory_index"][()], return_counts=True)[1]
+    yield "trajectories", f"{len(lengths)} of {lengths.min()} to {lengths.max()} frames"
+    yield "temperature", f"{float(attributes['temperature_kelvin']):g} K"
+    yield "force field", attributes["force_field"]
+    if "forces" in file:
+        stride = -(-frames // FORCE_FRAMES)
+        part = file["forces"][::stride].astype(np.float64)
+        rms = float(np.sqrt((part**2).mean()))
+        yield "forces", f"RMS {rms:.1f} kcal/mol/Å a component, map: {attributes['force_mapping']}"
+    else:
+        yield "forces", "none"
+    if "delta_forces" in file:
+        yield "delta forces", "kept from the source; not used in training"
+    if "weights" in file:
+        weights = file["weights"][()]
+        effective = weights.sum() ** 2 / (weights**2).sum()
+        yield "weights", f"yes, effective frames {effective:.0f} of {frames}"
+    else:
+        yield "weights", "none, all frames count alike"
+    for key in ("biased_trajectories", "test_trajectories"):
+        if key in file and len(file[key]):
+            yield key.replace("_", " "), ", ".join(map(str, file[key][()]))
+    for key, name in (("all_atom_energies", "energies"), ("native_positions", "native structure")):
+        yield name, "yes" if key in file else "none"
+    yield "source", attributes["source"]
+
+
+def describe_checkpoint(path: Path) -> Iterator[Line]:
+    """Describe a checkpoint of `cgfe fit`.
+
+    Raises
+    ------
+    InputError
+        If it is no such checkpoint.
+    """
+    from cgfe.module import CGForceField, read_checkpoint
+
+    model = CGForceField.load(path)
+    state = read_checkpoint(path)
+    yield "checkpoint", f"{path} ({_size(path)})"
+    yield "trained", f"{state.get('epoch', 0) + 1} epochs, {state.get('global_step', 0)} steps"
+    yield "parameters", sum(p.numel() for p in model.network.parameters())
+    yield "network", _settings(asdict(model.network_config))
+    yield "loss", _settings(asdict(model.loss_config))
+    for name, reference in zip(model.system_names, model.references, strict=True):
+        yield "system", f"{name} ({'-'.join(reference.residue_names)})"
+        yield "  temperature", f"{reference.temperature_kelvin:g} K"
+        yield "  training frames", len(reference.tics)
+        times = ", ".join(f"{t / 1000:.3g}" for t in reference.tica.timescales_ps)
+        yield "  TICA", f"lag {reference.tica.lag_ps:g} ps, implied timescales {times} ns"
+        yield "  starts kept", len(reference.start_positions)
+
+
+def describe_run(folder: Path) -> Iterator[Line]:
+    """Describe a run directory of `cgfe fit` or `cgfe reference`.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: no run directory (config.yaml is missing).")
+    if any(folder.glob("walker-*")):
+        yield from _sampler_lines(folder)
+        return
+    yield "run", folder
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    yield "checkpoints", ", ".join(path.name for path in checkpoints) or "none"
+    metrics = folder / "metrics.csv"
+    if metrics.is_file():
+        with open(metrics, newline="") as file:
+            last = {k: v for row in csv.DictReader(file) for k, v in row.items() if v}
+        yield "last metrics", _settings({k: _rounded(v) for k, v in last.items()})
+    for path in sorted(folder.glob("free_energy*.json")):
+        content = json.loads(path.read_text())
+        numbers = {k: v for k, v in content.items() if isinstance(v, int | float)}
+        yield "free energy", f"{content.get('system', path.stem)}: {_settings(numbers)}"
+    report = folder / "report.html"
+    yield "report", report if report.is_file() else "none yet; cgfe report makes it"
+    if checkpoints:
+        last_one = folder / "checkpoints" / "last.ckpt"
+        yield from describe_checkpoint(last_one if last_one in checkpoints else checkpoints[0])
+
+
+def _sampler_lines(folder: Path) -> Iterator[Line]:
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.load(folder / "config.yaml")
+    yield "sampler run", folder
+    for key in ("sequence", "pdb", "temperature_kelvin", "frame_interval_ps", "walkers"):
+        if config.get(key) is not None:
+            yield key.replace("_", " "), config[key]
+    frames: Counter[str] = Counter()
+    for path in sorted(folder.glob("walker-*/chunk-*.h5")):
+        with open_hdf5(path) as file:
+            frames[path.parent.name] += len(file["positions"])
+    ns = sum(frames.values()) * float(config.frame_interval_ps) / 1000
+    yield "sampled", f"{ns:g} ns in {len(frames)} walkers, {sum(frames.values())} frames"
+    yield "biased", "yes" if config.get("metadynamics") is not None else "no"
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items()
+    )
+
+
+def _rounded(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.1f} MiB"

@@ -1,0 +1,294 @@
+"""From an opened source to a frames file, a bounded number of frames at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cgfe.errors import InputError
+from cgfe.files import make_folder
+from cgfe.frames import RESIDUE_MASSES, CGFrames
+from cgfe.frames_writer import writing_frames
+from cgfe.mapping import CarbonAlphaMapping, MapKind
+from cgfe.readers.source import Atoms, Chunk, FloatArray, Source, check_frames_shape
+
+MEGABYTE = 2**20
+COPIES_PER_VALUE = 64
+"""Bytes held at once per coordinate of a chunk: float32 and float64 copies of positions and
+forces, as read, mapped and compressed."""
+COPIES_WHEN_FITTED = 12
+"""The same for forces that the map is fitted to: float32 as read, float64 summed by group."""
+MAP_FRAMES = 2000
+MAP_TRAJECTORIES = 40
+OTHER_MASS = 110.0
+CARBON_ALPHA_DISTANCE = (2.5, 5.0)
+"""Å; neighbours are 3.8 Å apart (2.9 Å at a cis bond)."""
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What the user decides about an import."""
+
+    temperature_kelvin: float | None = None
+    """None: the source tells"""
+    frame_interval_ps: float | None = None
+    """Of the source, before striding; None: the source tells"""
+    force_map: MapKind | None = None
+    """None: optimal; only for all-atom sources"""
+    stride: int = 1
+    buffer_megabytes: float = 64.0
+    origin: str = "cgfe import"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written."""
+
+    path: Path
+    frames: int
+    trajectories: int
+    beads: int
+    frame_interval_ps: float
+    force_mapping: str
+    notes: tuple[str, ...] = field(default=())
+
+
+def import_frames(
+    source: Source, output: str | Path, settings: ImportSettings, progress: bool = False
+) -> Imported:
+    """Map a source's frames to Cα beads and write them as a frames file.
+
+    Raises
+    ------
+    InputError
+        If the source is damaged or inconsistent, its lengths are in another unit, or temperature
+        or frame interval are told by neither source nor settings.
+    """
+    if settings.stride < 1 or not settings.buffer_megabytes > 0:
+        raise InputError("--stride and --buffer-mb must be positive.")
+    temperature = _told(source, "temperature_kelvin", "--temperature", settings)
+    interval = _told(source, "frame_interval_ps", "--frame-interval", settings)
+    mapping, notes = _fit_mapping(source, settings)
+    names, masses = source.beads.residue_names, source.beads.masses
+    if masses is None:
+        masses = np.array([RESIDUE_MASSES.get(name, OTHER_MASS) for name in names])
+    force_mapping = "none"
+    if source.has_forces:
+        force_mapping = mapping.kind if mapping else "of the source"
+    make_folder(Path(output).parent)
+    with (
+        writing_frames(output) as writer,
+        tqdm(total=source.frame_count, unit="frame", desc="importing", disable=not progress) as bar,
+    ):
+        for number, start, read, chunk in _chunks(source, interval, settings):
+            beads = _beads(chunk, source, mapping, number)
+            first = writer.frames
+            if len(beads.positions):
+                frames = CGFrames(
+                    positions=beads.positions.astype(np.float32),
+                    forces=_single(beads.forces),
+                    all_atom_energies=_double(beads.energies),
+                    trajectory_index=_index(beads, number),
+                    residue_names=names,
+                    masses=masses,
+                    bonds=source.beads.bonds,
+                    temperature_kelvin=temperature,
+                    frame_interval_ps=interval * settings.stride,
+                    force_mapping=force_mapping,
+                    force_field=source.force_field,
+                    source=settings.origin,
+                    name=f"{source.name}, trajectory {number}, frames from {start}",
+                )
+                if first == 0:
+                    _check_distances(frames)
+                writer.append(frames, _double(beads.weights), _single(beads.delta_forces))
+            bar.update(read)
+    return Imported(
+        Path(output),
+        writer.frames,
+        writer.trajectories,
+        writer.beads,
+        writer.frame_interval_ps,
+        force_mapping,
+        (*source.notes, *notes),
+    )
+
+
+def _told(source: Source, key: str, option: str, settings: ImportSettings) -> float:
+    """Return a value that the source or the user tells, never a default."""
+    by_source, by_user = getattr(source, key), getattr(settings, key)
+    if by_source is None and by_user is None:
+        name = key.rsplit("_", 1)[0].replace("_", " ")
+        raise InputError(f"{source.name}: does not tell its {name}; give {option}.")
+    if by_user is None:
+        return float(by_source)
+    if not by_user > 0:
+        raise InputError(f"{option} {by_user:g}: expected a positive number.")
+    if by_source is not None and not np.isclose(by_source, by_user, rtol=1e-3):
+        raise InputError(f"{source.name}: has {key} {by_source:g}, but {option} says {by_user:g}.")
+    return float(by_user)
+
+
+def _fit_mapping(
+    source: Source, settings: ImportSettings
+) -> tuple[CarbonAlphaMapping | None, tuple[str, ...]]:
+    """Return the force map of an all-atom source, and a note if it is not the one hoped for."""
+    atoms = source.atoms
+    if atoms is None:
+        if settings.force_map is not None:
+            raise InputError(f"{source.name}: holds Cα beads; --force-map is for all-atom sources.")
+        return None, ()
+    # Without forces only the positions' part of the map is used, which all maps share.
+    kind = (settings.force_map or "optimal") if source.has_forces else "slice"
+    forces: FloatArray | None = None
+    notes: tuple[str, ...] = ()
+    if kind == "optimal":
+        forces = _sampled_forces(source, atoms, settings)
+        # Fitted to fewer frames than it has unknowns, the least noisy map only fits their noise.
+        needed = atoms.count - len(atoms.constraints)
+        if len(forces) < needed:
+            lack = (
+                f"the optimal force map needs {needed} frames to be fitted to, found {len(forces)}"
+            )
+            if settings.force_map == "optimal":
+                raise InputError(f"{source.name}: {lack}; use constraint_aware or a larger buffer.")
+            kind, notes = "constraint_aware", (f"{lack}: the map is constraint_aware.",)
+    mapping = CarbonAlphaMapping.fit(kind, atoms.beads, atoms.count, atoms.constraints, forces)
+    return mapping, notes
+
+
+def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> FloatArray:
+    """Return forces (n, A, 3) from the beginnings of trajectories spread over the source."""
+    chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
+    room = int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_WHEN_FITTED * atoms.count))
+    each = max(1, min(MAP_FRAMES, room) // len(chosen))
+    rows = min(each, _rows(source, settings))
+    pieces = []
+    for read in chosen:
+        found = 0
+        for chunk in read(rows):
+            assert chunk.forces is not None
+            pieces.append(chunk.forces[: each - found].astype(np.float32))
+            found += len(pieces[-1])
+            if found == each:
+                break
+    forces = np.concatenate(pieces)
+    if not np.isfinite(forces).all() or not forces.any():
+        raise InputError(f"{source.name}: forces are not finite, or all zero.")
+    return forces
+
+
+def _rows(source: Source, settings: ImportSettings) -> int:
+    """Return how many frames fit into the buffer."""
+    atoms = source.atoms.count if source.atoms else len(source.beads.residue_names)
+    return max(1, int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_PER_VALUE * atoms)))
+
+
+def _chunks(
+    source: Source, interval: float, settings: ImportSettings
+) -> Iterator[tuple[int, int, int, Chunk]]:
+    """Yield trajectory, its frame to begin with, frames read, and those kept of them."""
+    rows = _rows(source, settings)
+    for number, read in enumerate(source.trajectories):
+        start, last_time = 0, None
+        for chunk in read(rows):
+            if chunk.times_ps is not None:
+                last_time = _check_times(source, number, chunk.times_ps, last_time, interval)
+            skip = -start % settings.stride
+            yield (
+                number,
+                start,
+                len(chunk.positions),
+                chunk.select(slice(skip, None, settings.stride)),
+            )
+            start += len(chunk.positions)
+
+
+def _check_times(
+    source: Source, number: int, times: FloatArray, last: float | None, interval: float
+) -> float:
+    """Raise InputError if frames are missing or doubled; return the last time."""
+    times = np.asarray(times, dtype=np.float64)
+    steps = np.diff(times) if last is None else np.diff(times, prepend=last)
+    # Times are often stored as float32, whose steps grow coarse in long trajectories.
+    tolerance = 0.02 * interval + 4 * np.finfo(np.float32).eps * np.abs(times).max()
+    wrong = np.flatnonzero(np.abs(steps - interval) > tolerance)
+    if len(wrong):
+        raise InputError(
+            f"{source.name}: in trajectory {number} a frame follows the one before after "
+            f"{steps[wrong[0]]:g} ps (near {times[min(wrong[0], len(times) - 1)]:g} ps), "
+            f"expected {interval:g} ps."
+        )
+    return float(times[-1])
+
+
+def _beads(chunk: Chunk, source: Source, mapping: CarbonAlphaMapping | None, number: int) -> Chunk:
+    """Return the chunk with Cα positions and forces, whole molecules, checked shapes."""
+    name = f"{source.name}, trajectory {number}"
+    atoms = source.atoms.count if source.atoms else len(source.beads.residue_names)
+    check_frames_shape(f"{name}: positions", chunk.positions.shape, atoms)
+    positions, forces = chunk.positions, chunk.forces
+    if forces is not None:
+        if forces.shape != positions.shape:
+            raise InputError(
+                f"{name}: forces have shape {forces.shape}, but positions {positions.shape}."
+            )
+        forces = mapping.map_forces(forces) if mapping else forces
+    if mapping is not None:
+        positions = mapping.map_positions(positions)
+    if chunk.box is not None:
+        positions = whole_chains(positions, source.beads.bonds, chunk.box)
+    return replace(chunk, positions=positions, forces=forces)
+
+
+def whole_chains(positions: FloatArray, bonds: NDArray[np.int64], box: FloatArray) -> FloatArray:
+    """Undo breaks of chains at the walls of a periodic box.
+
+    Parameters
+    ----------
+    positions : array (n, N, 3)
+        Å.
+    bonds : array (B, 2)
+        Sorted, so that each bead follows one that is in place already.
+    box : array (n, 3, 3)
+        Box vectors in Å as rows.
+    """
+    whole = np.array(positions, dtype=np.float64)
+    inverse = np.linalg.inv(box.astype(np.float64))
+    for first, second in bonds:
+        step = whole[:, second] - whole[:, first]
+        cells = np.round(np.einsum("ni,nij->nj", step, inverse))
+        whole[:, second] -= np.einsum("ni,nij->nj", cells, box)
+    return whole
+
+
+def _check_distances(frames: CGFrames) -> None:
+    """Raise InputError if neighbours are not about 3.8 Å apart: lengths in another unit."""
+    if len(frames.bonds) == 0:
+        return
+    first, second = frames.bonds.T
+    steps = frames.positions[:, second] - frames.positions[:, first]
+    distance = float(np.median(np.linalg.norm(steps, axis=-1)))
+    if not CARBON_ALPHA_DISTANCE[0] < distance < CARBON_ALPHA_DISTANCE[1]:
+        raise InputError(
+            f"{frames.name}: neighbouring Cα are {distance:.3g} Å apart, expected about 3.8 Å; "
+            "are the lengths in another unit, or the beads in another order?"
+        )
+
+
+def _index(beads: Chunk, number: int) -> NDArray[np.int32]:
+    if beads.trajectory_index is not None:
+        return beads.trajectory_index.astype(np.int32)
+    return np.full(len(beads.positions), number, dtype=np.int32)
+
+
+def _single(values: Any) -> NDArray[np.float32] | None:
+    return None if values is None else values.astype(np.float32)
+
+
+def _double(values: Any) -> NDArray[np.float64] | None:
+    return None if values is None else values.astype(np.float64)
