@@ -1,7 +1,7 @@
 # make train   set up, train on the embedded chignolin set, end with the report's name
 # make test    set up and pass the tests
 # make lint    ruff and mypy
-# make data    sample chignolin again (small; see the README for the whole set)
+# make data    sample chignolin again, in small (minutes); make data-full: the whole set (hours)
 # make report  draw the newest run's report again
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test lint data report setup
+.PHONY: train test lint data data-full report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -35,7 +35,12 @@ lint: setup
 data: setup
 	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml output=runs/data/metadynamics nanoseconds=0.5
 	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml output=runs/data/unbiased nanoseconds=0.1 walkers=4 'starts=[folded,runs/data/metadynamics]'
-	$(BIN)/cgfe pack --runs runs/data/metadynamics runs/data/unbiased --native folded --output runs/data/chignolin.h5
+	$(BIN)/cgfe pack --runs runs/data/metadynamics runs/data/unbiased --native folded --discard-ns 0.1 --output runs/data/chignolin.h5
+
+data-full: setup
+	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml
+	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml
+	$(BIN)/cgfe pack --runs runs/reference/chignolin_metadynamics runs/reference/chignolin --native folded --output runs/reference/chignolin.h5
 
 report: setup
 	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)

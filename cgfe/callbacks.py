@@ -57,7 +57,8 @@ class FreeEnergyValidation(L.Callback):
     simulation : SimulationConfig
         The budget: replicas, steps, and how they are run.
     every_n_epochs : int
-        Skip validations between; 0 switches the simulations off.
+        Skip validations between; the last epoch is never skipped. 0 switches the simulations
+        off.
     compare_prior : bool
         Simulate the prior alone once, before training, with the same budget.
 
@@ -72,11 +73,11 @@ class FreeEnergyValidation(L.Callback):
 
     def __init__(
         self,
-        simulation: SimulationConfig | None = None,
+        simulation: SimulationConfig = SimulationConfig(),  # noqa: B008 (never changed)
         every_n_epochs: int = 1,
         compare_prior: bool = True,
     ) -> None:
-        self.config = simulation or SimulationConfig()
+        self.config = simulation
         self.config.check()
         self.every_n_epochs = every_n_epochs
         self.compare_prior = compare_prior
@@ -92,7 +93,10 @@ class FreeEnergyValidation(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate, compare, log, and write results and figures into the run's folder."""
-        due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        epoch = trainer.current_epoch + 1
+        due = self.every_n_epochs > 0 and (
+            epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        )
         fitting = trainer.state.fn == "fit"
         if trainer.sanity_checking or (fitting and not due):
             return
@@ -209,6 +213,8 @@ def _gathered(
 def _facts(
     trainer: L.Trainer, pl_module: CGForceField, run: SimulationResult, config: SimulationConfig
 ) -> dict[str, Any]:
+    now = (trainer.current_epoch, trainer.global_step)
+    epoch, step = now if trainer.state.fn == "fit" else pl_module.trained or now
     return {
         "replicas": run.positions.shape[1],
         "steps": run.steps,
@@ -220,6 +226,6 @@ def _facts(
         "replica_steps_per_second": run.replica_steps_per_second,
         "kinetic_temperature_kelvin": run.kinetic_temperature,
         "device": str(pl_module.device),
-        "epoch": trainer.current_epoch,
-        "step": trainer.global_step,
+        "epoch": epoch,
+        "step": step,
     }

@@ -54,7 +54,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self,
         frames: str | list[str] = "chignolin",
         batch_size: int = 512,
-        reference: ReferenceConfig | None = None,
+        reference: ReferenceConfig = ReferenceConfig(),  # noqa: B008 (never changed)
         block_ps: float = 200.0,
         validation_share: float = 0.15,
         test_share: float = 0.1,
@@ -73,7 +73,10 @@ class CGFramesDataModule(L.LightningDataModule):
         self.paths = [Path(str(EMBEDDED.get(source, source))) for source in sources]
         self.names = [path.stem for path in self.paths]
         self.batch_size = batch_size
-        self.reference_config = reference or ReferenceConfig()
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"data.frames has files of one name ({', '.join(self.names)}).")
+        reference.check()
+        self.reference_config = reference
         self.block_ps = block_ps
         self.shares = (validation_share, test_share)
         self.stride = stride
@@ -110,12 +113,12 @@ class CGFramesDataModule(L.LightningDataModule):
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> FrameLoader:
-        """Return the validation split in order."""
-        return self._loader("validation")
+        """Return the validation split, mixed, in the same order every time."""
+        return self._loader("validation", mixed=True)
 
     def test_dataloader(self) -> FrameLoader:
-        """Return the test split in order."""
-        return self._loader("test")
+        """Return the test split, mixed, in the same order every time."""
+        return self._loader("test", mixed=True)
 
     def predict_dataloader(self) -> FrameLoader:
         """Return the test split in order."""
@@ -129,12 +132,17 @@ class CGFramesDataModule(L.LightningDataModule):
             chosen.append(torch.from_numpy(np.concatenate(indices or [np.zeros(0, np.int64)])))
         return chosen
 
-    def _loader(self, part: str, shuffle: bool = False) -> FrameLoader:
+    def _loader(self, part: str, shuffle: bool = False, mixed: bool = False) -> FrameLoader:
         indices = self.split_indices(part)
         if not any(len(x) for x in indices):
             raise InputError(f"data: the {part} split is empty; raise its share.")
         if shuffle:
             indices = [x[:: self.stride] for x in indices]
+        if mixed:
+            # Means over bins and batches are only comparable with training's if the frames of a
+            # batch do not follow each other in time.
+            generator = torch.Generator().manual_seed(0)
+            indices = [x[torch.randperm(len(x), generator=generator)] for x in indices]
         trainer: Any = self.trainer
         return FrameLoader(
             self.systems,

@@ -13,7 +13,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cgfe.metrics import EnsembleSample, compare, split_half_js
+from cgfe.metrics import (
+    EnsembleSample,
+    compare,
+    free_energy_mse_kt2,
+    independent_frames,
+    kl_divergence,
+    split_half_js,
+)
 from cgfe.potential import Potential
 from cgfe.reference import Reference
 from cgfe.results import FreeEnergyResult
@@ -33,6 +40,8 @@ class Judgement:
     sample: EnsembleSample
     positions: NDArray[np.float32]
     """(F, N, 3), frames after burn-in of the replicas that stayed whole"""
+    independent_frames: float
+    """Effective sample size of the simulation"""
 
 
 def simulate(
@@ -50,8 +59,9 @@ def simulate(
     """
     share = -(-config.replicas // world_size)
     chosen = (np.arange(share) * world_size + rank) % len(reference.start_positions)
+    frames = torch.from_numpy(reference.start_positions)
     simulation = LangevinSimulation(
-        potential,
+        potential.to(device).fast(frames, config.steps) if config.fast else potential,
         torch.from_numpy(reference.masses),
         reference.temperature_kelvin,
         config.time_step_ps,
@@ -59,8 +69,7 @@ def simulate(
         (config.seed or 0) * 10_007 + rank,
         device,
     )
-    starts = torch.from_numpy(reference.start_positions[chosen])
-    return simulation.run(starts, config.steps, config.save_interval, progress)
+    return simulation.run(frames[chosen], config.steps, config.save_interval, progress)
 
 
 def judge(
@@ -74,13 +83,34 @@ def judge(
     Replicas that blew up are left out of the density and counted in `blown_up`.
     """
     kept = positions[int(burn_in * len(positions)) :, ~blown_up]
+    if kept.size == 0:
+        return _nothing(reference, positions.shape[2:])
     sample = reference.model_sample(kept.reshape(-1, *positions.shape[2:]))
     metrics = compare(reference.sample, sample, reference.grid)
     tics = sample.tics.reshape(*kept.shape[:2], -1)
     metrics["blown_up"] = float(blown_up.mean())
     metrics["split_half_js"] = split_half_js(tics, reference.grid)
+    independent = independent_frames(tics) if len(tics) > 3 else float("nan")
     density, _ = reference.grid.histogram(sample.tics, None)
-    return Judgement(metrics, density, sample, kept.reshape(-1, *positions.shape[2:]))
+    frames = kept.reshape(-1, *positions.shape[2:])
+    return Judgement(metrics, density, sample, frames, independent)
+
+
+def _nothing(reference: Reference, bead_shape: tuple[int, ...]) -> Judgement:
+    """Return the judgement of a model of which no replica stayed whole: the worst there is."""
+    density = np.zeros(reference.grid.shape)
+    probability, _ = reference.grid.histogram(reference.tics, reference.weights)
+    metrics = {
+        "js": float(np.log(2)),
+        "kl_reference_model": kl_divergence(np.append(probability, 0), np.append(density, 1)),
+        "mse_kt2": free_energy_mse_kt2(probability, density),
+        **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt", "split_half_js"), float("nan")),
+        "coverage": 0.0,
+        "outside": 1.0,
+        "blown_up": 1.0,
+    }
+    sample = EnsembleSample(np.zeros((0, 2)), None, None)
+    return Judgement(metrics, density, sample, np.zeros((0, *bead_shape), np.float32), 0.0)
 
 
 def free_energy_result(
@@ -100,7 +130,11 @@ def free_energy_result(
         # The halves of a reference do not blow up, and their own JS is the floor's.
         floor=reference.floor | {"blown_up": 0.0, "split_half_js": reference.floor["js"]},
         prior=prior.metrics if prior else {},
-        simulation=simulation,
+        simulation=simulation
+        | {
+            "independent_frames": judgement.independent_frames,
+            "reference_timescale_ps": float(reference.tica.timescales_ps[0]),
+        },
         edges=reference.grid.edges,
         reference=density,
         model=judgement.density,

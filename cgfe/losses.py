@@ -22,8 +22,8 @@ class LossConfig:
         w_F, per (kcal/mol/Å)². By default 1 - w_E, the convex form of arXiv 2509.14600.
     energy_target : "delta" or "total"
         delta: the network's energy of each frame against its label minus the prior's energy
-        (arXiv 2509.14600). total: the mean of network plus prior energy over the frames of one
-        TIC bin against the bin's target, since a surface over TICs says something about
+        (arXiv 2509.14600). total: the weighted mean of network plus prior energy over the frames of
+        one TIC bin against the bin's target, since a surface over TICs says something about
         conditional means and nothing about single frames.
     gauge : "fixed", "centred" or "learned"
         What is done about the arbitrary constant of the reference energies. fixed: nothing.
@@ -174,8 +174,12 @@ def _bin_residuals(energy: Tensor, weights: Tensor, batch: Batch) -> tuple[Tenso
     system, tic_bin = batch.system[inside], batch.tic_bin[inside]
     residual = (energy - batch.bin_target)[inside]
     keys, group = torch.stack([system, tic_bin]).unique(dim=1, return_inverse=True)
-    means, totals = _group_means(residual, weights[inside], group, keys.shape[1])
-    return means, totals, keys[0]
+    # The targets are equilibrium means, so the frames of a bin count by their weight even where
+    # bins, and the forces, count by their number of frames.
+    own = batch.weight[inside].to(energy.dtype) if "weight" in batch else weights[inside]
+    means, mass = _group_means(residual, own, group, keys.shape[1])
+    totals = _group_means(residual, weights[inside], group, keys.shape[1])[1]
+    return means, torch.where(mass > 0, totals, 0.0), keys[0]
 
 
 def _group_means(

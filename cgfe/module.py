@@ -38,14 +38,14 @@ class CGForceField(L.LightningModule):
 
     def __init__(
         self,
-        network: CGSchNetConfig | None = None,
-        loss: LossConfig | None = None,
+        network: CGSchNetConfig = CGSchNetConfig(),  # noqa: B008 (frozen)
+        loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        self.network_config = network or CGSchNetConfig()
-        self.loss_config = loss or LossConfig()
+        self.network_config = network
+        self.loss_config = loss
         self.network_config.check()
         self.loss_config.check()
         self.network = CGSchNet(self.network_config)
@@ -54,6 +54,7 @@ class CGForceField(L.LightningModule):
         self.references: list[Reference] = []
         self.system_names: list[str] = []
         self.loss: WeightedLoss | None = None
+        self.trained: tuple[int, int] | None = None  # epoch and step of a loaded checkpoint
 
     def setup(self, stage: str) -> None:
         """Take over the references from the data module."""
@@ -153,6 +154,7 @@ class CGForceField(L.LightningModule):
             If it is of another bead set, network or reference.
         """
         content = _content(checkpoint, "the checkpoint")
+        self.trained = int(checkpoint["epoch"]), int(checkpoint["global_step"])
         saved = CGSchNetConfig(**content["network"])
         if saved != self.network_config:
             changed = [

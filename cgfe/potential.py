@@ -1,9 +1,17 @@
 """Potential: prior plus network, the only thing that simulation and ensemble terms see."""
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
 from cgfe.errors import InputError
+from cgfe.fast_forces import TableError, TabulatedNetwork
+from cgfe.fast_potential import Compile, FastPotential
+from cgfe.priors import PriorEnergy
+from cgfe.schnet import CGSchNet
+
+log = logging.getLogger(__name__)
 
 
 class Potential(nn.Module):
@@ -55,3 +63,34 @@ class Potential(nn.Module):
             energy = self.energy(inputs)
             (gradient,) = torch.autograd.grad(energy.sum(), inputs)
         return energy.detach(), -gradient
+
+    def fast(
+        self, frames: Tensor, steps: int = 0, compile: Compile = "auto"
+    ) -> "Potential | FastPotential":
+        """Return the same potential made for simulation, fixed as it is now.
+
+        A network is tabulated (`TabulatedNetwork`) and must give forces within 1e-5 of its own
+        in float64. If it does not, or prior or network are of another kind than cgfe's, this
+        potential itself is returned.
+
+        Parameters
+        ----------
+        frames : Tensor (F, N, 3)
+            Å, real frames on which the forces are checked.
+        steps : int
+            Time steps planned.
+        compile : "auto", "always" or "never"
+            As in `FastPotential`.
+        """
+        network = None
+        if not isinstance(self.prior, PriorEnergy):
+            return self
+        if self.network is not None:
+            if not isinstance(self.network, CGSchNet):
+                return self
+            try:
+                network = TabulatedNetwork(self.network, self.bead_types, frames)
+            except TableError as error:
+                log.warning("forces: %s; the network is evaluated plainly, which is slower.", error)
+                return self
+        return FastPotential(self.prior, network, self.bead_types, steps, compile)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe import __version__
 from cgfe.conditional_means import conditional_mean_targets, internal_entropy
 from cgfe.errors import InputError
 from cgfe.files import replacing
@@ -49,6 +50,14 @@ class ReferenceConfig:
     """Training frames kept as starts of simulations, spread over TIC space."""
     seed: int = 0
     """Chooses the first start."""
+
+    def check(self) -> None:
+        """Raise InputError if a value makes no sense."""
+        for name, least in (("bins", 2), ("target_bins", 2), ("starts", 1)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"reference.{name} is {getattr(self, name)}, expected at least {least}."
+                )
 
 
 @dataclass(frozen=True)
@@ -237,9 +246,12 @@ _PLAIN = (
 def fingerprint(frames: CGFrames, segments: Sequence[slice], config: ReferenceConfig) -> str:
     """Return a hash of all that a Reference is derived from, the cache's key."""
     digest = hashlib.sha256()
-    for values in (frames.positions, frames.weights, frames.native_positions, frames.bead_types):
+    for values in (
+        *(frames.positions, frames.weights, frames.native_positions, frames.bead_types),
+        *(frames.masses, frames.bonds, frames.trajectory_index, frames.biased_trajectories),
+    ):
         digest.update(np.ascontiguousarray(values if values is not None else []).tobytes())
-    facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, ARRAYS_VERSION]
+    facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, __version__]
     cuts = [(s.start, s.stop) for s in segments]
     digest.update(json.dumps([facts, cuts, frames.residue_names]).encode())
     return digest.hexdigest()[:16]

@@ -290,7 +290,7 @@ class CGSchNet(nn.Module):
 # forces in a loss ask for twice. With both derivatives, at 512 frames of 10 beads and 128 channels
 # on a CPU, it took 18 ms; index_add over the pairs 51, a product summed over (N, N, B, F) 45,
 # batched matrix products 207.
-def _blocks(pairs: Tensor, beads: int) -> list[Tensor]:
+def diagonals(pairs: Tensor, beads: int) -> list[Tensor]:
     """Split (P, ...) into the blocks k = 1 ... N - 1 of N - k pairs."""
     return list(pairs.split([beads - k for k in range(1, beads)])) if beads > 1 else []
 
@@ -303,7 +303,7 @@ class _DenseConvolution(torch.autograd.Function):
         ctx.save_for_backward(filters, features)
         beads = len(features)
         summed = features.new_zeros(features.shape)
-        for k, block in enumerate(_blocks(filters, beads), start=1):
+        for k, block in enumerate(diagonals(filters, beads), start=1):
             summed[:-k].addcmul_(block, features[k:])
             summed[k:].addcmul_(block, features[:-k])
         return summed
@@ -327,7 +327,7 @@ class _PairProduct(torch.autograd.Function):
         ctx.save_for_backward(left, right)
         beads, *shape = left.shape
         products = left.new_empty(beads * (beads - 1) // 2, *shape)
-        for k, block in enumerate(_blocks(products, beads), start=1):
+        for k, block in enumerate(diagonals(products, beads), start=1):
             torch.mul(left[:-k], right[k:], out=block)
             block.addcmul_(left[k:], right[:-k])
         return products

@@ -180,6 +180,28 @@ def test_mid_epoch_checkpoint_goes_on_at_the_next_batch(folder: Path) -> None:
         torch.testing.assert_close(resumed["state_dict"][key], value, rtol=0, atol=0)
 
 
+def test_a_resumed_runs_config_starts_a_clean_run(folder: Path) -> None:
+    """Nothing of the old run's place, checkpoint or seeds stays in its config.yaml."""
+    words = ["--trainer.max_epochs=1", "--free_energy.every_n_epochs=0", "--seed_everything=5"]
+    cgfe(folder, "fit", "--config", "killed/config.yaml", "--run_dir", "anew", *words)
+    whole, anew = (
+        read_checkpoint(folder / name / "checkpoints" / "last.ckpt") for name in ("whole", "anew")
+    )
+    assert anew["global_step"] == whole["global_step"] / 3
+    assert "order_seed: null" in (folder / "anew" / "config.yaml").read_text()
+
+
+def test_training_survives_a_model_whose_replicas_all_blow_up(folder: Path) -> None:
+    words = ["--trainer.max_epochs=1", "--run_dir=blown", "--free_energy.compare_prior=false"]
+    cgfe(folder, "fit", "--config", "tiny.yaml", *words, "--free_energy.simulation.time_step_ps=5")
+    result = FreeEnergyResult.load(folder / "blown")
+    assert result.metrics["blown_up"] == 1
+    assert result.metrics["js"] == pytest.approx(np.log(2))
+    assert (folder / "blown" / "report.html").exists()
+    # One epoch of three: the last one is simulated even where it is not due.
+    assert (folder / "blown" / "checkpoints" / "best-0000.ckpt").exists()
+
+
 def test_validate_repeats_the_comparison_and_prints_it(folder: Path) -> None:
     printed = cgfe(folder, "validate", "--ckpt_path", "whole/checkpoints/last.ckpt")
     first = FreeEnergyResult.load(folder / "whole")

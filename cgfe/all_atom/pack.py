@@ -174,6 +174,11 @@ def _read_walker(
     skip = 0
     if metadynamics is not None:
         skip = round(discard_ns * 1000 / run.config.frame_interval_ps)
+        if skip >= sum(map(len, energies)):
+            raise InputError(
+                f"{run.folder}: a biased walker of {sum(map(len, energies))} frames has nothing "
+                f"left after the discarded {discard_ns:g} ns; choose a smaller --discard-ns."
+            )
     return _Walker(
         _rounded(np.concatenate(positions)[skip:], POSITION_STEP),
         _rounded(np.concatenate(forces)[skip:], FORCE_STEP),

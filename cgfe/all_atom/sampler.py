@@ -29,6 +29,7 @@ from cgfe.all_atom.system import (
     Peptide,
     fastest_platform,
     implicit_solvent_system,
+    named_platform,
     peptide_from_pdb,
     peptide_from_sequence,
 )
@@ -107,7 +108,7 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     folder = make_folder(config.output)
     peptide = _peptide(config)
     _claim_folder(folder, config, peptide)
-    platform = config.platform or fastest_platform().getName()
+    platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     on_cpu = platform in ("CPU", "Reference")
     # A bias has contexts of its own inside, which take their number of threads from here.
     os.environ.setdefault("OPENMM_CPU_THREADS", "1")

@@ -152,6 +152,16 @@ def fastest_platform() -> openmm.Platform:
     raise InputError("OpenMM found no usable platform on this machine.")
 
 
+def named_platform(name: str) -> str:
+    """Return `name` if OpenMM has that platform here, else raise InputError."""
+    known = [
+        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
+    ]
+    if name not in known:
+        raise InputError(f"platform {name!r} is not here; expected one of {', '.join(known)}.")
+    return name
+
+
 def alpha_carbons(topology: app.Topology) -> list[int]:
     """Return the atom index of each residue's Cα, in order."""
     return [atom.index for atom in topology.atoms() if atom.name == "CA"]

@@ -25,8 +25,9 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument(
         "--discard-ns",
         type=float,
-        default=0.0,
-        help="dropped from the start of each biased walker (default: %(default)s)",
+        default=1.0,
+        help="dropped from the start of each biased walker, where its bias still grows fast "
+        "(default: %(default)s)",
     )
     parser.add_argument("--native", help="PDB file of the fold, or 'folded' for the hairpin")
     options = parser.parse_args(list(words[1:]))
@@ -44,6 +45,10 @@ def run(words: Sequence[str]) -> None:
         source="cgfe " + " ".join(words),
     )
     frames.save(options.output)
+    if frames.weights is None:
+        print("no biased run: frames have no weights, so raw counts stand for equilibrium")
+    elif lost := int((frames.weights == 0).sum()):
+        print(f"{lost} frames lie where no biased run has been; their weight is 0")
     print(
         f"packed: {options.output} ({len(frames)} frames, {frames.nanoseconds:.1f} ns, "
         f"{len(frames.trajectory_slices())} trajectories)"

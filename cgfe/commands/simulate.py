@@ -31,6 +31,9 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--system", help="which protein, if trained on several (default: first)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: GPU if there is one)")
+    parser.add_argument(
+        "--plain", action="store_true", help="autograd forces in place of filter tables (slower)"
+    )
     options = parser.parse_args(list(words[1:]))
     output = Path(options.output)
     if output.suffix not in (".xtc", ".dcd", ".h5"):
@@ -51,6 +54,11 @@ def run(words: Sequence[str]) -> None:
         time_step_ps=options.time_step,
         friction_per_ps=options.friction,
     ).check()
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device {device!r} is not here; expected cpu, cuda or mps.") from None
     model = CGForceField.load(options.ckpt_path)
     if options.system not in (None, *model.system_names):
         raise InputError(
@@ -60,11 +68,12 @@ def run(words: Sequence[str]) -> None:
     number = model.system_names.index(options.system) if options.system else 0
     reference = model.references[number]
     make_folder(output.parent)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    plain = model.to(device).potential(number)
+    frames = torch.from_numpy(reference.start_positions)
     simulation = LangevinSimulation(
-        model.to(device).potential(number),
+        plain if options.plain else plain.fast(frames, options.steps),
         torch.from_numpy(reference.masses),
-        options.temperature or reference.temperature_kelvin,
+        reference.temperature_kelvin if options.temperature is None else options.temperature,
         options.time_step,
         options.friction,
         options.seed,

@@ -5,11 +5,13 @@ import os
 import signal
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import set_parsing_settings
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -22,6 +24,7 @@ from cgfe.predictions import PredictionWriter
 from cgfe.report import metric_table, write_report
 from cgfe.runs import (
     RUN_DIR_VARIABLE,
+    BestCheckpoint,
     LastCheckpoint,
     RunLogger,
     last_checkpoint,
@@ -40,6 +43,16 @@ def run(words: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*will set .*num_workers.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_tips)
+    try:
+        _run(words)
+    except InputError:
+        # The folder was made to see whether it can be written; an empty one is of no use.
+        with suppress(OSError, KeyError):
+            os.rmdir(os.environ[RUN_DIR_VARIABLE])
+        raise
+
+
+def _run(words: Sequence[str]) -> None:
     TrainingCLI(
         CGForceField,
         CGFramesDataModule,
@@ -78,7 +91,14 @@ class RunConfig(SaveConfigCallback):
         if stage != "fit":
             return
         path = Path(trainer.default_root_dir) / "config.yaml"
-        self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+        config = self.config.clone()
+        # What belongs to this run alone must not follow its config into another.
+        for key in ("ckpt_path", "run_dir", "trainer.default_root_dir", "checkpoint.dirpath"):
+            config[key] = None
+        for key in ("data.order_seed", "free_energy.simulation.seed"):
+            if config[key] == config["seed_everything"]:
+                config[key] = None
+        self.parser.save(config, str(path), skip_none=False, overwrite=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(_plain(self.config))
 
@@ -95,7 +115,7 @@ class TrainingCLI(LightningCLI):
             help="Directory of this run; by default runs/<config's name>-<time>.",
         )
         parser.add_lightning_class_args(FreeEnergyValidation, "free_energy")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.mode": "min",
@@ -110,7 +130,8 @@ class TrainingCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         if checkpoint:
             read_checkpoint(checkpoint)
-        self.run_dir = make_folder(self._run_dir(config, checkpoint))
+        self.run_dir = self._run_dir(config, checkpoint)
+        make_folder(self.run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
         config.trainer.default_root_dir = str(self.run_dir)
         trained = self.run_dir if self.subcommand == "fit" else Path(checkpoint).parent.parent
@@ -127,8 +148,6 @@ class TrainingCLI(LightningCLI):
         simulated = config.free_energy.every_n_epochs > 0
         if config.checkpoint.monitor is None:
             config.checkpoint.monitor = "free_energy/js" if simulated else "validation/loss"
-        if config.checkpoint.every_n_epochs is None and simulated:
-            config.checkpoint.every_n_epochs = config.free_energy.every_n_epochs
 
     def _run_dir(self, config: Any, checkpoint: str | None) -> Path:
         given = Path(config.run_dir) if config.run_dir else None
@@ -144,7 +163,7 @@ class TrainingCLI(LightningCLI):
                 f"{given} already holds a run; go on with it by --ckpt_path last, "
                 "or choose another --run_dir."
             )
-        return given or new_run_dir(_name(config))
+        return given or _unused(new_run_dir(_name(config)))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the run's own logger and callbacks to the configured ones."""
@@ -198,7 +217,7 @@ def _with_run_config(words: list[str]) -> list[str]:
     if checkpoint == "last":
         run_dir = _option(words, "--run_dir")
         found = str(last_checkpoint(Path(run_dir) if run_dir else None))
-        words = [found if w == "last" else w.replace("=last", f"={found}") for w in words]
+        words = [*_without(words, "--ckpt_path"), "--ckpt_path", found]
         checkpoint = found
     if checkpoint and not _option(words, "--config") and not _option(words, "-c"):
         if not Path(checkpoint).is_file():
@@ -223,6 +242,25 @@ def _option(words: list[str], name: str) -> str | None:
         if word.startswith(name + "="):
             return word.removeprefix(name + "=")
     return None
+
+
+def _without(words: list[str], name: str) -> list[str]:
+    """Drop an option with its value."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != name and not word.startswith(name + "="):
+            kept.append(word)
+        skip = word == name
+    return kept
+
+
+def _unused(run_dir: Path) -> Path:
+    """Return a directory that no finished run of the same job has taken."""
+    taken = (run_dir / "checkpoints").is_dir() and not list(run_dir.glob("hpc_ckpt_*"))
+    if taken and _first_process():
+        return run_dir.with_name(f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    return run_dir
 
 
 def _name(config: Any) -> str:
