@@ -25,7 +25,7 @@ train: setup
 	$(BIN)/cgfe fit --config $(CONFIG)
 
 test: setup
-	$(BIN)/python -m pytest --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=5
 
 lint: setup
 	$(BIN)/ruff check .

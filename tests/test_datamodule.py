@@ -61,7 +61,7 @@ def test_held_out_trajectories_are_the_test_split(tiny: CGFrames) -> None:
 
 def test_too_few_blocks_are_refused(tiny: CGFrames) -> None:
     with pytest.raises(InputError, match="too few"):
-        split_by_blocks(tiny, 1e6, 0.4, 0.4, seed=0)
+        split_by_blocks(tiny, 1e6, 0.5, 0.45, seed=0)
 
 
 def test_reference_is_fitted_on_the_training_split_alone(

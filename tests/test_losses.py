@@ -92,10 +92,10 @@ def test_free_weights() -> None:
 
 def test_total_target_compares_bin_means() -> None:
     # Residuals to the bin targets: (1, 0, -1, outside). Bin 4 of system 0 is not that of
-    # system 1: means 0.5 of two frames and -1 of one.
+    # system 1: means (1 · 1 + 3 · 0) / 4 of two frames and -1 of one.
     terms = evaluate(energy_weight=1.0, energy_target="total")
-    assert terms["energy_mse"].item() == pytest.approx((2 * 0.5**2 + 1 * 1) / 3)
-    # Weighted: the first mean is (1 · 1 + 3 · 0) / 4 at weight 4, the second -1 at weight 0.5.
+    assert terms["energy_mse"].item() == pytest.approx((2 * 0.25**2 + 1 * 1) / 3)
+    # Weighted: the bins count 4 and 0.5, not 2 and 1.
     terms = evaluate(energy_weight=1.0, energy_target="total", weighted=True)
     assert terms["energy_mse"].item() == pytest.approx((4 * 0.25**2 + 0.5 * 1) / 4.5)
 
@@ -105,8 +105,8 @@ def test_total_target_leaves_the_spread_within_a_bin_alone() -> None:
     energy = ENERGY.clone().requires_grad_()
     loss = WeightedLoss(LossConfig(energy_weight=1.0, energy_target="total"), num_systems=2)
     loss(energy, forces_of(batch), batch)["loss"].backward()
-    # d/dE of (2 m² + ...) / 3 with m the mean of the two frames' residuals.
-    torch.testing.assert_close(energy.grad, torch.tensor([1 / 3, 1 / 3, -2 / 3, 0.0]))
+    # d/dE of (2 m² + ...) / 3 with m = 1/4 the weighted mean of the two frames' residuals.
+    torch.testing.assert_close(energy.grad, torch.tensor([1 / 12, 1 / 4, -2 / 3, 0.0]))
 
 
 def test_total_target_without_a_frame_in_the_grid_is_zero() -> None:

@@ -105,8 +105,8 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
         The run's folder, ready for `cgfe.all_atom.pack.pack_runs`.
     """
     config.check()
-    folder = make_folder(config.output)
     peptide = _peptide(config)
+    folder = make_folder(config.output)
     _claim_folder(folder, config, peptide)
     platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     on_cpu = platform in ("CPU", "Reference")
