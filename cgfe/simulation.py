@@ -231,8 +231,7 @@ class _State:
         self.noise = torch.empty_like(start)
         self.velocities = self.noise.normal_(generator=self.generator) * thermal_speed
         self.limit = _largest_distance(start) + LARGEST_SPREAD * start.shape[1] ** 0.5
-        self.temperature_sum = torch.zeros((), dtype=torch.float64, device=start.device)
-        self.temperature_count = torch.zeros_like(self.temperature_sum)
+        self.temperature_sum, self.temperature_count = 0.0, 0
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
         self.blown_up = ~self.energy.isfinite()
 
@@ -261,12 +260,14 @@ class _State:
         self.last_good = torch.where(frozen, self.last_good, self.positions)
         self.positions = self.last_good.clone()
         scaled = (self.velocities / self.thermal_speed).square().mean((1, 2))
-        self.temperature_sum += scaled[~self.blown_up].sum()
-        self.temperature_count += (~self.blown_up).sum()
+        self.temperature_sum += float(scaled[~self.blown_up].sum())
+        self.temperature_count += int((~self.blown_up).sum())
 
     def kinetic_temperature(self) -> float:
         """Return ⟨m v²⟩ / kB over frames, good replicas and all 3N degrees of freedom."""
-        return self.temperature * float(self.temperature_sum / self.temperature_count)
+        if self.temperature_count == 0:
+            return float("nan")
+        return self.temperature * self.temperature_sum / self.temperature_count
 
 
 def _largest_distance(positions: Tensor) -> Tensor:
