@@ -34,7 +34,7 @@ lint: setup
 
 data: setup
 	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml output=runs/data/metadynamics nanoseconds=0.5
-	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml output=runs/data/unbiased nanoseconds=0.1 walkers=4 'starts=[folded,runs/data/metadynamics]'
+	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml output=runs/data/unbiased nanoseconds=0.2 walkers=4 'starts=[folded,runs/data/metadynamics]'
 	$(BIN)/cgfe pack --runs runs/data/metadynamics runs/data/unbiased --native folded --discard-ns 0.1 --output runs/data/chignolin.h5
 
 data-full: setup
