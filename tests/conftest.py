@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: a small piece of the embedded chignolin set."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,27 @@ def tiny(embedded: CGFrames) -> CGFrames:
         biased_trajectories=embedded.biased_trajectories,
         **optional,
     )
+
+
+@pytest.fixture(scope="session")
+def first_beads(tiny: CGFrames) -> Callable[[int], CGFrames]:
+    """`tiny` cut to its first beads: another, smaller protein with a known sequence."""
+    assert tiny.forces is not None
+    forces = tiny.forces
+
+    def cut(beads: int) -> CGFrames:
+        return dataclasses.replace(
+            tiny,
+            positions=tiny.positions[:, :beads],
+            forces=forces[:, :beads],
+            residue_names=tiny.residue_names[:beads],
+            masses=tiny.masses[:beads],
+            bonds=tiny.bonds[: beads - 1],
+            bead_types=tiny.bead_types[:beads],
+            native_positions=None,
+        )
+
+    return cut
 
 
 @pytest.fixture(scope="session")

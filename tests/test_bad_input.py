@@ -1,6 +1,5 @@
 """Bad input: one sentence, exit code 2, no traceback, nothing half-written."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -144,19 +143,10 @@ def test_truncated_checkpoint(refused: Callable[..., str], tmp_path: Path) -> No
     assert "not a readable checkpoint" in sentence
 
 
-def test_checkpoint_of_another_bead_set(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> None:
-    assert tiny.forces is not None
-    other = dataclasses.replace(
-        tiny,
-        positions=tiny.positions[:, :9],
-        forces=tiny.forces[:, :9],
-        residue_names=tiny.residue_names[:9],
-        masses=tiny.masses[:9],
-        bonds=tiny.bonds[:8],
-        bead_types=tiny.bead_types[:9],
-        native_positions=None,
-    )
-    other.save(tmp_path / "other.h5")
+def test_checkpoint_of_another_bead_set(
+    first_beads: Callable[[int], CGFrames], tiny_file: Path, tmp_path: Path
+) -> None:
+    first_beads(9).save(tmp_path / "other.h5")
     small = ["--model.network.hidden_channels=8", "--model.network.num_filters=8"]
     small += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
 

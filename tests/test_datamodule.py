@@ -1,6 +1,7 @@
 """Splits, references, batches: what training is served."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -177,20 +178,9 @@ def test_ranks_share_an_epoch_without_overlap(data: CGFramesDataModule) -> None:
 
 
 def test_several_proteins_are_served_in_batches_of_one(
-    data: CGFramesDataModule, tiny: CGFrames, tmp_path: Path
+    data: CGFramesDataModule, first_beads: Callable[[int], CGFrames], tmp_path: Path
 ) -> None:
-    assert tiny.forces is not None
-    shorter = dataclasses.replace(
-        tiny,
-        positions=tiny.positions[:, :8],
-        forces=tiny.forces[:, :8],
-        residue_names=tiny.residue_names[:8],
-        masses=tiny.masses[:8],
-        bonds=tiny.bonds[:7],
-        bead_types=tiny.bead_types[:8],
-        native_positions=None,
-    )
-    shorter.save(tmp_path / "shorter.h5")
+    first_beads(8).save(tmp_path / "shorter.h5")
     module = CGFramesDataModule(
         [str(data.paths[0]), str(tmp_path / "shorter.h5")],
         batch_size=64,

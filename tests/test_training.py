@@ -1,11 +1,11 @@
 """End-to-end runs of the command line on a small piece of real data."""
 
 import csv
-import dataclasses
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
@@ -283,19 +283,10 @@ def test_two_processes_train_and_share_the_replicas(folder: Path) -> None:
     assert step == alone // 2
 
 
-def test_two_proteins_train_one_network(folder: Path, tiny: CGFrames) -> None:
-    assert tiny.forces is not None
-    shorter = dataclasses.replace(
-        tiny,
-        positions=tiny.positions[:, :8],
-        forces=tiny.forces[:, :8],
-        residue_names=tiny.residue_names[:8],
-        masses=tiny.masses[:8],
-        bonds=tiny.bonds[:7],
-        bead_types=tiny.bead_types[:8],
-        native_positions=None,
-    )
-    shorter.save(folder / "shorter.h5")
+def test_two_proteins_train_one_network(
+    folder: Path, first_beads: Callable[[int], CGFrames]
+) -> None:
+    first_beads(8).save(folder / "shorter.h5")
     config = (folder / "tiny.yaml").read_text()
     both = config.replace("frames: ", "frames: [").replace("/tiny.h5", "/tiny.h5, shorter.h5]")
     (folder / "two.yaml").write_text(both)

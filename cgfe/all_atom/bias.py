@@ -12,6 +12,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import alpha_carbons, peptide_from_pdb
 from cgfe.errors import InputError
 from cgfe.files import make_folder
@@ -66,8 +67,6 @@ class SharedBias:
         hills_per_sync: int,
         folder: Path,
     ) -> None:
-        from cgfe.all_atom.starts import HAIRPIN
-
         if settings.bias_factor <= 1:
             raise InputError(f"bias_factor is {settings.bias_factor}; expected a value above 1.")
         beads = alpha_carbons(topology)

@@ -112,7 +112,7 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     on_cpu = platform in ("CPU", "Reference")
     # A bias has contexts of its own inside, which take their number of threads from here.
     os.environ.setdefault("OPENMM_CPU_THREADS", "1")
-    processes = config.processes or (len(os.sched_getaffinity(0)) if on_cpu else 1)
+    processes = config.processes or (_cores() if on_cpu else 1)
     with ProcessPoolExecutor(
         min(processes, config.walkers), mp_context=get_context("spawn")
     ) as pool:
@@ -128,6 +128,13 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
 def chunk_files(folder: Path, walker: int) -> list[Path]:
     """Return the finished chunks of one walker, in order."""
     return sorted(folder.glob(f"walker-{walker:03d}/chunk-*.h5"))
+
+
+def _cores() -> int:
+    """Return the cores this process may use; macOS does not tell more than their number."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _peptide(config: SamplerConfig) -> Peptide:
