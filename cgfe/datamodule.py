@@ -1,6 +1,5 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from cgfe.batches import FrameLoader, SystemTensors
 from cgfe.errors import InputError
-from cgfe.files import make_folder
+from cgfe.files import cache_folder, make_folder
 from cgfe.frames import CGFrames
 from cgfe.potential import Potential
 from cgfe.reference import Reference, ReferenceConfig, fingerprint
@@ -82,7 +81,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self.stride = stride
         self.split_seed = split_seed
         self.order_seed = order_seed or 0
-        self.cache_dir = Path(cache_dir) if cache_dir else _user_cache()
+        self.cache_dir = Path(cache_dir) if cache_dir else cache_folder()
         self.frames: list[CGFrames] = []
         self.splits: list[Split] = []
         self.references: list[Reference] = []
@@ -199,7 +198,3 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
 def _batches_served(trainer: Any) -> Any:
     """Return a function that tells how many batches training has taken, resumed runs included."""
     return lambda: int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cgfe"

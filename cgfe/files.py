@@ -50,6 +50,11 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
+def cache_folder() -> Path:
+    """Return the folder of this project in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cgfe"
+
+
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading.
