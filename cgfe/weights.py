@@ -9,17 +9,11 @@ from the biased frames, and its frames share that population.
 from collections.abc import Sequence
 
 import numpy as np
-from deeptime.clustering import KMeans
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
 from cgfe.free_energy import effective_sample_size
-from cgfe.tica import TICAProjection
-
-STATES = 60
-STATE_LAG_PS = 20.0
-STATE_DIMENSIONS = 4
-MAX_CLUSTER_FRAMES = 50_000
+from cgfe.msm import States
 
 
 def combined_weights(
@@ -56,9 +50,12 @@ def combined_weights(
     own[biased] = np.exp(logs - logs.max())
     if biased.all():
         return own / own.mean()
-    states = _states(positions, log_weights, frame_interval_ps, seed)
+    unbiased = [x for x, log in zip(positions, log_weights, strict=True) if log is None]
+    rest = [x for x, log in zip(positions, log_weights, strict=True) if log is not None]
+    model = States.fit(unbiased, rest, frame_interval_ps, seed)
+    states = np.concatenate([model.assign(x) for x in positions])
     weights = np.zeros(len(biased))
-    for state in range(states.max() + 1):
+    for state in range(len(model)):
         inside = states == state
         population = own[inside & biased].sum()
         unbiased_count = int((inside & ~biased).sum())
@@ -70,19 +67,3 @@ def combined_weights(
         if unbiased_count:
             weights[inside & ~biased] = (1 - share) * population / unbiased_count
     return weights / weights.mean()
-
-
-def _states(
-    positions: Sequence[NDArray[np.floating]],
-    log_weights: Sequence[NDArray[np.float64] | None],
-    frame_interval_ps: float,
-    seed: int,
-) -> NDArray[np.int64]:
-    unbiased = [x for x, log in zip(positions, log_weights, strict=True) if log is None]
-    tica = TICAProjection.fit(
-        unbiased, frame_interval_ps, STATE_LAG_PS, dimensions=STATE_DIMENSIONS
-    )
-    points = tica.project(np.concatenate(positions))
-    stride = max(1, len(points) // MAX_CLUSTER_FRAMES)
-    clustering = KMeans(STATES, max_iter=50, fixed_seed=seed + 1).fit(points[::stride])
-    return np.asarray(clustering.fetch_model().transform(points), dtype=np.int64)

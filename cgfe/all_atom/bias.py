@@ -16,7 +16,14 @@ from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import alpha_carbons, peptide_from_pdb
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.units import KCAL_PER_KJ, thermal_energy
+from cgfe.frames import CGFrames
+from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ, thermal_energy
+
+Variable = tuple[openmm.Force, float, float, float]
+"""Force whose energy is the variable, least and greatest value, width of a hill."""
+
+TIC_MARGIN = 0.5
+"""Share of the TICs' sampled range that the bias reaches beyond it on each side."""
 
 
 @dataclass
@@ -24,7 +31,7 @@ class Metadynamics:
     """Settings of the bias (Barducci, Bussi, Parrinello 2008, 10.1103/PhysRevLett.100.020603).
 
     The variables are the Cα RMSD to `reference` and the mean of the distances between the
-    Cα pairs `strand_pairs` (residue numbers from 1).
+    Cα pairs `strand_pairs` (residue numbers from 1); or, with `tics`, the first two TICs.
     """
 
     reference: str = "folded"
@@ -39,6 +46,12 @@ class Metadynamics:
     distance_max: float = 36.0
     distance_width: float = 1.0
     """All lengths in Å."""
+    tics: str | None = None
+    """Frames file whose unbiased trajectories TICA is fitted to; the bias then acts on the slow
+    coordinates on which free energies are compared (after Sultan & Pande 2017,
+    10.1021/acs.jctc.7b00182)."""
+    tic_width: float = 0.2
+    """Width of a hill, in units of the TICs."""
 
 
 class SharedBias:
@@ -69,30 +82,11 @@ class SharedBias:
     ) -> None:
         if settings.bias_factor <= 1:
             raise InputError(f"bias_factor is {settings.bias_factor}; expected a value above 1.")
-        beads = alpha_carbons(topology)
-        path = HAIRPIN if settings.reference == "folded" else settings.reference
-        reference = peptide_from_pdb(path)
-        reference_beads = alpha_carbons(reference.topology)
-        if len(reference_beads) != len(beads):
-            raise InputError(
-                f"metadynamics reference {path} has {len(reference_beads)} residues; "
-                f"expected {len(beads)}."
-            )
-        target = np.zeros((system.getNumParticles(), 3))
-        target[beads] = reference.positions[reference_beads]
-        rmsd = openmm.RMSDForce(target, beads)
-        distance = openmm.CustomBondForce(f"r/{len(settings.strand_pairs)}")
-        for first, second in settings.strand_pairs:
-            distance.addBond(beads[first - 1], beads[second - 1])
-        self.bounds = [  # nm: (force, least, most, hill width)
-            (rmsd, 0.0, settings.rmsd_max / 10, settings.rmsd_width / 10),
-            (
-                distance,
-                settings.distance_min / 10,
-                settings.distance_max / 10,
-                settings.distance_width / 10,
-            ),
-        ]
+        self.bounds = (
+            _shape_variables(settings, system, topology)
+            if settings.tics is None
+            else _tic_variables(settings, topology)
+        )
         before = {force.getForceGroup() for force in system.getForces()}
         self.temperature = temperature
         self.settings = settings
@@ -122,13 +116,70 @@ class SharedBias:
         return float(state.getPotentialEnergy()._value * KCAL_PER_KJ)
 
     def variables(self, context: openmm.Context) -> NDArray[np.float64]:
-        """Return the collective variables in Å, shape (2,)."""
-        return np.array(self._meta._force.getCollectiveVariableValues(context)) * 10.0
+        """Return the collective variables, shape (2,): lengths in Å, or TICs."""
+        values = np.array(self._meta._force.getCollectiveVariableValues(context))
+        return values * ANGSTROM_PER_NM if self.settings.tics is None else values
 
     def table_kcal(self) -> NDArray[np.float64]:
         """Return the bias of all walkers on its grid (distance, RMSD), kcal/mol."""
         table: NDArray[np.float64] = self._meta._totalBias * KCAL_PER_KJ
         return table
+
+
+def _shape_variables(
+    settings: Metadynamics, system: openmm.System, topology: app.Topology
+) -> list[Variable]:
+    """Return Cα RMSD and mean strand distance, nm."""
+    beads = alpha_carbons(topology)
+    path = HAIRPIN if settings.reference == "folded" else settings.reference
+    reference = peptide_from_pdb(path)
+    reference_beads = alpha_carbons(reference.topology)
+    if len(reference_beads) != len(beads):
+        raise InputError(
+            f"metadynamics reference {path} has {len(reference_beads)} residues; "
+            f"expected {len(beads)}."
+        )
+    target = np.zeros((system.getNumParticles(), 3))
+    target[beads] = reference.positions[reference_beads]
+    rmsd = openmm.RMSDForce(target, beads)
+    distance = openmm.CustomBondForce(f"r/{len(settings.strand_pairs)}")
+    for first, second in settings.strand_pairs:
+        distance.addBond(beads[first - 1], beads[second - 1])
+    limits = (settings.distance_min, settings.distance_max, settings.distance_width)
+    return [
+        (rmsd, 0.0, settings.rmsd_max / ANGSTROM_PER_NM, settings.rmsd_width / ANGSTROM_PER_NM),
+        (distance, *(length / ANGSTROM_PER_NM for length in limits)),
+    ]
+
+
+def _tic_variables(settings: Metadynamics, topology: app.Topology) -> list[Variable]:
+    """Return the first two TICs: weighted sums of Cα distances."""
+    from cgfe.msm import STATE_LAG_PS
+    from cgfe.tica import TICAProjection
+
+    beads = alpha_carbons(topology)
+    frames = CGFrames.load(str(settings.tics))
+    if frames.bead_count != len(beads):
+        raise InputError(f"{settings.tics} has {frames.bead_count} beads; expected {len(beads)}.")
+    pieces = frames.trajectory_slices()
+    unbiased = [
+        frames.positions[s]
+        for s in pieces
+        if frames.trajectory_index[s.start] not in frames.biased_trajectories
+    ]
+    tica = TICAProjection.fit(unbiased, frames.frame_interval_ps, STATE_LAG_PS)
+    tics = tica.project(np.concatenate(unbiased))
+    variables: list[Variable] = []
+    for column, (low, high) in enumerate(zip(tics.min(axis=0), tics.max(axis=0), strict=True)):
+        force = openmm.CustomBondForce("weight*r")
+        force.addPerBondParameter("weight")
+        weights = tica.components[:, column] * ANGSTROM_PER_NM
+        for (first, second), weight in zip(tica.pairs, weights, strict=True):
+            force.addBond(beads[first], beads[second], [weight])
+        # The bias is a table that ends at the bounds: they must lie where no chain comes.
+        mean, margin = tica.mean @ tica.components[:, column], TIC_MARGIN * (high - low)
+        variables.append((force, mean + low - margin, mean + high + margin, settings.tic_width))
+    return variables
 
 
 def bias_offset(table: NDArray[np.float64], temperature: float, bias_factor: float) -> float:

@@ -37,6 +37,9 @@ from cgfe.errors import InputError
 from cgfe.files import make_folder, open_hdf5, replacing
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
+ADAPTIVE = "adaptive"
+ADAPTIVE_FILE = "starts.npz"
+
 
 @dataclass
 class SamplerConfig:
@@ -50,7 +53,10 @@ class SamplerConfig:
     """A PDB file instead of a sequence."""
     starts: list[str] = field(default_factory=lambda: ["extended"])
     """Walker w starts from starts[w % len(starts)]: `extended`, `coil`, `folded` (the embedded
-    chignolin hairpin), a PDB file, or the folder of an earlier run, whose frames are spread."""
+    chignolin hairpin), a PDB file, the folder of an earlier run, whose frames are spread, or
+    `adaptive`: frames of `scouts` from where the populations are least certain."""
+    scouts: list[str] = field(default_factory=list)
+    """Folders of earlier runs that adaptive starts are drawn from (those without a bias)."""
     walkers: int = 2
     nanoseconds: float = 1.0
     """Length of each walker's trajectory."""
@@ -85,6 +91,8 @@ class SamplerConfig:
             )
         if not self.starts:
             raise InputError("starts is empty; expected at least one start.")
+        if ADAPTIVE in self.starts and not self.scouts:
+            raise InputError("adaptive starts need scouts: the folders of earlier runs.")
 
     @property
     def steps_per_frame(self) -> int:
@@ -108,6 +116,8 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     peptide = _peptide(config)
     folder = make_folder(config.output)
     _claim_folder(folder, config, peptide)
+    if ADAPTIVE in config.starts:
+        _choose_adaptive(folder, config, peptide)
     platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     on_cpu = platform in ("CPU", "Reference")
     # A bias has contexts of its own inside, which take their number of threads from here.
@@ -164,6 +174,20 @@ def _claim_folder(folder: Path, config: SamplerConfig, peptide: Peptide) -> None
             app.PDBFile.writeFile(peptide.topology, peptide.positions * unit.nanometer, file)
     with replacing(path) as temporary:
         OmegaConf.save(OmegaConf.create(new), temporary)
+
+
+def _choose_adaptive(folder: Path, config: SamplerConfig, peptide: Peptide) -> None:
+    """Choose all adaptive starts at once and keep them: the scouts may go on growing."""
+    path = folder / ADAPTIVE_FILE
+    if path.exists():
+        with np.load(path) as file:
+            if len(file["positions"]) >= config.walkers:
+                return
+    from cgfe.all_atom.adaptive import uncertain_frames  # deeptime is only needed here
+
+    chosen = uncertain_frames(config.scouts, peptide, config.walkers, config.seed)
+    with replacing(path) as temporary:
+        np.savez(temporary, positions=chosen)
 
 
 def _watch(config: SamplerConfig, jobs: list[Future[None]], progress: bool) -> None:
@@ -252,14 +276,19 @@ class WalkerSimulation:
     def start(self) -> None:
         """Place the walker at its start, minimise, and equilibrate."""
         context = self.simulation.context
-        start = self.config.starts[self.walker % len(self.config.starts)]
         self._seed(0)
-        context.setPositions(
-            start_positions(start, self.peptide, self.simulation, self.walker, self.config.seed)
-        )
+        context.setPositions(self._start_positions())
         self.simulation.minimizeEnergy(maxIterations=500)
         context.setVelocitiesToTemperature(self.config.temperature_kelvin, self._stream(0) % 2**31)
         self.simulation.step(round(self.config.equilibration_ps * 1000 / self.config.time_step_fs))
+
+    def _start_positions(self) -> NDArray[np.float64]:
+        config = self.config
+        start = config.starts[self.walker % len(config.starts)]
+        if start == ADAPTIVE:
+            with np.load(Path(config.output) / ADAPTIVE_FILE) as file:
+                return np.asarray(file["positions"][self.walker])
+        return start_positions(start, self.peptide, self.simulation, self.walker, config.seed)
 
     def load(self, chunk: Path) -> None:
         """Continue from the state at the end of a chunk."""

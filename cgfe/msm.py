@@ -1,0 +1,167 @@
+"""Markov state models (MSM) of unbiased trajectories: populations, kinetics, what is uncertain.
+
+Short unbiased trajectories from chosen starts have the right kinetics but not the right
+populations. A reversible MSM between small states recovers the populations from the kinetics
+(Prinz et al. 2011, doi 10.1063/1.3565032); estimation is deeptime's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from deeptime.clustering import KMeans
+from deeptime.markov import TransitionCountEstimator
+from deeptime.markov.msm import MarkovStateModel, MaximumLikelihoodMSM
+from numpy.typing import NDArray
+
+from cgfe.errors import InputError
+from cgfe.tica import TICAProjection
+
+STATES = 100
+STATE_LAG_PS = 20.0
+STATE_DIMENSIONS = 4
+MSM_LAG_PS = 50.0
+MAX_CLUSTER_FRAMES = 50_000
+SLOW_MODES = 4
+"""Modes whose uncertainty decides where to sample next."""
+
+Trajectories = Sequence[NDArray[np.integer]]
+
+
+@dataclass(frozen=True)
+class States:
+    """k-means states on the slowest TICs.
+
+    Attributes
+    ----------
+    tica : TICAProjection
+    centres : array (K, D)
+    """
+
+    tica: TICAProjection
+    centres: NDArray[np.float64]
+
+    @classmethod
+    def fit(
+        cls,
+        unbiased: Sequence[NDArray[np.floating]],
+        others: Sequence[NDArray[np.floating]],
+        frame_interval_ps: float,
+        seed: int = 0,
+    ) -> "States":
+        """Fit TICA to unbiased trajectories and states to all frames.
+
+        Parameters
+        ----------
+        unbiased, others : sequence of array (f, N, 3)
+            Å; kinetics are taken from the unbiased alone.
+
+        Raises
+        ------
+        InputError
+            As `TICAProjection.fit`.
+        """
+        lag = max(1, round(STATE_LAG_PS / frame_interval_ps)) * frame_interval_ps
+        tica = TICAProjection.fit(unbiased, frame_interval_ps, lag, dimensions=STATE_DIMENSIONS)
+        points = tica.project(np.concatenate([*unbiased, *others]))
+        stride = max(1, len(points) // MAX_CLUSTER_FRAMES)
+        count = min(STATES, len(points[::stride]))
+        model = KMeans(count, max_iter=50, fixed_seed=seed + 1).fit(points[::stride]).fetch_model()
+        return cls(tica, np.asarray(model.cluster_centers, dtype=np.float64))
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def assign(self, positions: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the state (F,) of positions (F, N, 3): the nearest centre."""
+        points = self.tica.project(positions)
+        # |x - c|² without the |x|² that all centres share; deeptime's own assignment is as fast.
+        scores = (self.centres**2).sum(axis=1) - 2 * points @ self.centres.T
+        return np.asarray(scores.argmin(axis=1), dtype=np.int64)
+
+
+def estimate(trajectories: Trajectories, lag: int) -> MarkovStateModel:
+    """Return the reversible maximum-likelihood MSM on the largest connected set.
+
+    Parameters
+    ----------
+    trajectories : sequence of int array (f,)
+        States of unbiased trajectories.
+    lag : int
+        Frames.
+
+    Raises
+    ------
+    InputError
+        If no trajectory is longer than the lag or nothing is connected.
+    """
+    long_enough = [t for t in trajectories if len(t) > lag]
+    if not long_enough:
+        raise InputError(
+            f"an MSM at a lag of {lag} frames needs a longer unbiased trajectory; the longest has "
+            f"{max(map(len, trajectories), default=0)} frames."
+        )
+    counts = TransitionCountEstimator(lagtime=lag, count_mode="sliding").fit(long_enough)
+    connected = counts.fetch_model().submodel_largest()
+    if connected.n_states < 2:
+        raise InputError("an MSM needs transitions there and back; no two states have them.")
+    return MaximumLikelihoodMSM(reversible=True).fit(connected).fetch_model()
+
+
+def populations(model: MarkovStateModel, states: int) -> NDArray[np.float64]:
+    """Return the stationary population (K,) of all states, 0 outside the connected set."""
+    full = np.zeros(states)
+    full[model.count_model.state_symbols] = model.stationary_distribution
+    return full
+
+
+def resampled(trajectories: Trajectories, random: np.random.Generator) -> list[NDArray]:
+    """Return a bootstrap sample: whole trajectories, drawn with replacement."""
+    return [trajectories[k] for k in random.integers(len(trajectories), size=len(trajectories))]
+
+
+def implied_timescales_ps(
+    trajectories: Trajectories, lag: int, frame_interval_ps: float, modes: int
+) -> NDArray[np.float64]:
+    """Return the slowest implied timescales (modes,) in ps, NaN where there are fewer."""
+    times = np.full(modes, np.nan)
+    try:
+        found = estimate(trajectories, lag).timescales(modes)
+    except InputError:
+        return times
+    times[: len(found)] = np.asarray(found) * frame_interval_ps
+    return times
+
+
+def uncertainty(model: MarkovStateModel, states: int) -> NDArray[np.float64]:
+    """Return how much each state's transitions add to the variance of the slow populations.
+
+    For a slow mode ψ with eigenvalue λ, the equilibrium mean of ψ changes by
+    Σ_i π_i Σ_j dT_ij ψ_j / (1 - λ), and row i, known from n_i transitions, adds
+    π_i² / (1 - λ)² · (Σ_j T_ij ψ_j² - λ² ψ_i²) / (n_i + 1). New transitions from state i divide
+    its part (after Hinrichs & Pande 2007, doi 10.1063/1.2740261, there for eigenvalues).
+
+    Parameters
+    ----------
+    model : MarkovStateModel
+    states : int
+        K.
+
+    Returns
+    -------
+    array (K,)
+        Sum over the slowest modes, normalised to 1. States outside the connected set have NaN:
+        of them nothing is known.
+    """
+    modes = min(SLOW_MODES, model.n_states - 1)
+    values = model.eigenvalues(modes + 1)[1:]
+    vectors = model.eigenvectors_right(modes + 1)[:, 1:]
+    vectors = vectors / np.sqrt(model.stationary_distribution @ vectors**2)
+    spread = model.transition_matrix @ vectors**2 - values**2 * vectors**2
+    weight = model.stationary_distribution[:, None] / (1 - values)
+    # Sliding counts at one lag overlap; each row is overcounted alike, so shares stay right.
+    seen = model.count_model.count_matrix.sum(axis=1)
+    parts = (weight**2 * spread).sum(axis=1) / (np.asarray(seen).ravel() + 1)
+    full = np.full(states, np.nan)
+    full[model.count_model.state_symbols] = parts / parts.sum()
+    return full
