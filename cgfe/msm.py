@@ -62,7 +62,9 @@ class States:
             As `TICAProjection.fit`.
         """
         lag = max(1, round(STATE_LAG_PS / frame_interval_ps)) * frame_interval_ps
-        tica = TICAProjection.fit(unbiased, frame_interval_ps, lag, dimensions=STATE_DIMENSIONS)
+        beads = unbiased[0].shape[1]
+        dimensions = min(STATE_DIMENSIONS, beads * (beads - 1) // 2)
+        tica = TICAProjection.fit(unbiased, frame_interval_ps, lag, dimensions)
         points = tica.project(np.concatenate([*unbiased, *others]))
         stride = max(1, len(points) // MAX_CLUSTER_FRAMES)
         count = min(STATES, len(points[::stride]))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,18 +13,21 @@ import numpy as np
 import openmm
 import pytest
 
-from cgfe.all_atom.bias import bias_offset
+from cgfe.all_atom.bias import Metadynamics, SharedBias, bias_offset
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files, sample
 from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import (
+    alpha_carbons,
     implicit_solvent_system,
     peptide_from_pdb,
     peptide_from_sequence,
 )
+from cgfe.datamodule import EMBEDDED
 from cgfe.errors import InputError
 from cgfe.frames import CGFrames
 from cgfe.metrics import rmsd
+from cgfe.tica import TICAProjection
 from cgfe.units import KCAL_PER_KJ, thermal_energy
 
 SEQUENCE = ("TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR")
@@ -99,7 +103,7 @@ def test_killed_sampler_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     sample(small(tmp_path / "whole"), progress=False)
     config = tmp_path / "config.yaml"
     config.write_text(
-        f"{{output: {tmp_path / 'killed'}, sequence: GYG, walkers: 1, nanoseconds: 0.02, "
+        f"{{output: {tmp_path / 'killed'}, sequence: GYG, walkers: 2, nanoseconds: 0.02, "
         "chunk_frames: 5, equilibration_ps: 0.4, processes: 1}"
     )
     command = [sys.executable, "-m", "cgfe", "reference", "--quiet", "--config", str(config)]
@@ -107,15 +111,29 @@ def test_killed_sampler_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     deadline = time.monotonic() + 120
     while len(chunk_files(tmp_path / "killed", 0)) < 1 and time.monotonic() < deadline:
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
+    _wait_until_gone(process.pid, deadline)
     assert 1 <= len(chunk_files(tmp_path / "killed", 0)) < 4, "killed too late to show anything"
+    assert not chunk_files(tmp_path / "killed", 1), "a walker was begun after the kill"
     subprocess.run(command, check=True, timeout=120)
     whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
     assert len(whole) == 4 * 5
     for key in whole:
         np.testing.assert_array_equal(resumed[key], whole[key], err_msg=key)
+
+
+def _wait_until_gone(group: int, deadline: float) -> None:
+    """Wait until the workers of a killed sampler have noticed and ended."""
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("the workers of a killed sampler live on")
 
 
 def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -152,6 +170,77 @@ def test_coil_and_run_starts_are_spread(tmp_path: Path) -> None:
     assert len(frames.trajectory_slices()) == 4
     with pytest.raises(InputError, match="none of extended, coil, folded"):
         sample(small(tmp_path / "x", starts=["nowhere"]), progress=False)
+
+
+def test_adaptive_starts_are_frames_of_the_scouts(tmp_path: Path) -> None:
+    scout = small(tmp_path / "scout", sequence="GYDPG", walkers=2, nanoseconds=0.1, seed=3)
+    sample(scout, progress=False)
+    settings = {"sequence": "GYDPG", "nanoseconds": 0.005, "equilibration_ps": 0.0}
+    run = small(
+        tmp_path / "run",
+        **settings,
+        starts=["adaptive"],
+        scouts=[str(tmp_path / "scout")],
+        walkers=3,
+    )
+    sample(run, progress=False)
+    with np.load(tmp_path / "run" / "starts.npz") as file:
+        starts = file["positions"] * 10
+    chunks = [path for w in (0, 1) for path in chunk_files(Path(scout.output), w)]
+    seen = np.concatenate([h5py.File(path)["positions"][()] for path in chunks])
+    for start in starts:
+        assert np.abs(seen - start).max(axis=(1, 2)).min() < 1e-4
+    with pytest.raises(InputError, match="is no sampler run"):
+        sample(small(tmp_path / "x", starts=["adaptive"], scouts=["nowhere"]), progress=False)
+    with pytest.raises(InputError, match="need scouts"):
+        sample(small(tmp_path / "x", starts=["adaptive"]), progress=False)
+
+
+def test_explicit_water_is_sampled_and_goes_on(tmp_path: Path) -> None:
+    run = small(
+        tmp_path / "run", sequence="GG", solvent="explicit", nanoseconds=0.001, chunk_frames=1,
+        equilibration_ps=0.04,
+    )  # fmt: skip
+    sample(run, progress=False)
+    sample(replace(run, nanoseconds=0.002), progress=False)
+    boxes = []
+    for path in chunk_files(tmp_path / "run", 0):
+        with h5py.File(path) as file:
+            assert file["positions"].shape == file["forces"].shape == (1, 17, 3)
+            assert len(file["end_positions"]) > 1000
+            boxes.append(file["end_box"][()])
+    assert len(boxes) == 2
+    # Water at 1 atm is hardly compressible: the second piece began in the first one's box.
+    assert np.linalg.det(boxes[1]) == pytest.approx(np.linalg.det(boxes[0]), rel=0.1)
+    frames = pack_runs([tmp_path / "run"], "constraint_aware")
+    assert "TIP3P-FB" in frames.force_field
+    with pytest.raises(InputError, match="expected one of implicit, explicit"):
+        sample(small(tmp_path / "x", solvent="vacuum"), progress=False)
+
+
+def test_bias_on_tics_acts_on_the_projection(tmp_path: Path, embedded: CGFrames) -> None:
+    """Both variables are the TICs of the frames file, up to their constant."""
+    peptide = peptide_from_pdb(HAIRPIN)
+    system = implicit_solvent_system(peptide.topology)
+    settings = Metadynamics(tics=str(EMBEDDED["chignolin"]))
+    bias = SharedBias(settings, system, peptide.topology, 300.0, 250, 50, tmp_path / "bias")
+    context = openmm.Context(
+        system,
+        openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )
+    context.setPositions(peptide.positions)
+    unbiased = [
+        embedded.positions[s]
+        for s in embedded.trajectory_slices()
+        if embedded.trajectory_index[s.start] not in embedded.biased_trajectories
+    ]
+    tica = TICAProjection.fit(unbiased, embedded.frame_interval_ps, 20.0)
+    beads = peptide.positions[alpha_carbons(peptide.topology)] * 10
+    expected = tica.project(beads[None])[0] + tica.mean @ tica.components
+    np.testing.assert_allclose(bias.variables(context), expected, rtol=1e-5)
+    for (_, low, high, _), value in zip(bias.bounds, expected, strict=True):
+        assert low < value < high
 
 
 def test_metadynamics_keeps_unbiased_forces_and_weights_frames(tmp_path: Path) -> None:

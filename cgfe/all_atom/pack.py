@@ -16,7 +16,7 @@ from cgfe.all_atom.bias import bias_offset
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files
 from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import (
-    FORCE_FIELD,
+    FORCE_FIELDS,
     alpha_carbons,
     implicit_solvent_system,
     peptide_from_pdb,
@@ -77,7 +77,7 @@ def pack_runs(
     first = runs[0].config
     peptide = peptide_from_pdb(runs[0].folder / "topology.pdb")
     for run in runs[1:]:
-        for key in ("sequence", "pdb", "temperature_kelvin", "frame_interval_ps"):
+        for key in ("sequence", "pdb", "solvent", "temperature_kelvin", "frame_interval_ps"):
             if getattr(run.config, key) != getattr(first, key):
                 raise InputError(
                     f"{run.folder}: {key} is {getattr(run.config, key)}, but {runs[0].folder} "
@@ -114,7 +114,7 @@ def pack_runs(
         temperature_kelvin=first.temperature_kelvin,
         frame_interval_ps=first.frame_interval_ps,
         force_mapping=kind,
-        force_field=FORCE_FIELD,
+        force_field=FORCE_FIELDS[first.solvent],
         source=f"{source}; OpenMM {version('openmm')}, "
         f"{first.time_step_fs:g} fs LangevinMiddle, {first.friction_per_ps:g}/ps",
         name="packed runs",

@@ -8,11 +8,12 @@ the same numbers.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import h5py
@@ -26,12 +27,15 @@ from tqdm import tqdm
 from cgfe.all_atom.bias import Metadynamics, SharedBias
 from cgfe.all_atom.starts import start_positions
 from cgfe.all_atom.system import (
+    FORCE_FIELDS,
     Peptide,
+    explicit_solvent_system,
     fastest_platform,
     implicit_solvent_system,
     named_platform,
     peptide_from_pdb,
     peptide_from_sequence,
+    solvated,
 )
 from cgfe.errors import InputError
 from cgfe.files import make_folder, open_hdf5, replacing
@@ -60,6 +64,9 @@ class SamplerConfig:
     walkers: int = 2
     nanoseconds: float = 1.0
     """Length of each walker's trajectory."""
+    solvent: str = "implicit"
+    """`implicit`: OBC2; `explicit`: TIP3P-FB water with PME at 1 atm, for a GPU. Only the peptide's
+    atoms are kept, so the energies of explicit runs include the water's."""
     temperature_kelvin: float = 300.0
     friction_per_ps: float = 0.5
     time_step_fs: float = 4.0
@@ -88,6 +95,10 @@ class SamplerConfig:
             raise InputError(
                 f"frame_interval_ps {self.frame_interval_ps} is no multiple of time_step_fs "
                 f"{self.time_step_fs}."
+            )
+        if self.solvent not in FORCE_FIELDS:
+            raise InputError(
+                f"solvent is {self.solvent!r}; expected one of {', '.join(FORCE_FIELDS)}."
             )
         if not self.starts:
             raise InputError("starts is empty; expected at least one start.")
@@ -124,7 +135,7 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     os.environ.setdefault("OPENMM_CPU_THREADS", "1")
     processes = config.processes or (_cores() if on_cpu else 1)
     with ProcessPoolExecutor(
-        min(processes, config.walkers), mp_context=get_context("spawn")
+        min(processes, config.walkers), get_context("spawn"), initializer=_end_with_parent
     ) as pool:
         jobs = [pool.submit(_run_walker, config, w, platform) for w in range(config.walkers)]
         try:
@@ -221,9 +232,23 @@ def _watch(config: SamplerConfig, jobs: list[Future[None]], progress: bool) -> N
             time.sleep(0.5)
 
 
+def _end_with_parent() -> None:
+    """Let this worker die with the run that started it, whatever killed that.
+
+    A worker left alone would sample on, beside the workers of the run's next start.
+    """
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _run_walker(config: SamplerConfig, walker: int, platform: str) -> None:
     """Sample one walker's missing chunks (in a worker process)."""
-    parent = os.getppid()
     folder = Path(config.output)
     walker_folder = make_folder(folder / f"walker-{walker:03d}")
     first = len(chunk_files(folder, walker))
@@ -235,8 +260,6 @@ def _run_walker(config: SamplerConfig, walker: int, platform: str) -> None:
     else:
         simulation.start()
     for chunk in range(first, config.chunks):
-        if os.getppid() != parent:  # the run was killed; its walkers must not live on
-            return
         simulation.run_chunk(chunk, walker_folder / f"chunk-{chunk:05d}.h5")
 
 
@@ -247,7 +270,17 @@ class WalkerSimulation:
         self.config = config
         self.walker = walker
         self.peptide = _peptide(config)
-        system = implicit_solvent_system(self.peptide.topology, config.hydrogen_mass)
+        self.atoms = len(self.peptide.positions)
+        topology = self.peptide.topology
+        self.solvated: Peptide | None = None
+        if config.solvent == "explicit":
+            self.solvated = self._in_water(platform)
+            topology = self.solvated.topology
+            system = explicit_solvent_system(
+                topology, config.temperature_kelvin, config.hydrogen_mass
+            )
+        else:
+            system = implicit_solvent_system(topology, config.hydrogen_mass)
         # Unbiased forces are asked for by force group, so the groups are taken before the bias.
         self.unbiased_groups = {force.getForceGroup() for force in system.getForces()}
         self.bias: SharedBias | None = None
@@ -255,7 +288,7 @@ class WalkerSimulation:
             self.bias = SharedBias(
                 config.metadynamics,
                 system,
-                self.peptide.topology,
+                topology,
                 config.temperature_kelvin,
                 config.steps_per_frame,
                 config.chunk_frames,
@@ -266,7 +299,7 @@ class WalkerSimulation:
         )
         properties = {"Threads": "1"} if platform == "CPU" else {}
         self.simulation = app.Simulation(
-            self.peptide.topology,
+            topology,
             system,
             integrator,
             openmm.Platform.getPlatformByName(platform),
@@ -277,7 +310,9 @@ class WalkerSimulation:
         """Place the walker at its start, minimise, and equilibrate."""
         context = self.simulation.context
         self._seed(0)
-        context.setPositions(self._start_positions())
+        context.setPositions(
+            self._start_positions() if self.solvated is None else self.solvated.positions
+        )
         self.simulation.minimizeEnergy(maxIterations=500)
         context.setVelocitiesToTemperature(self.config.temperature_kelvin, self._stream(0) % 2**31)
         self.simulation.step(round(self.config.equilibration_ps * 1000 / self.config.time_step_fs))
@@ -290,11 +325,26 @@ class WalkerSimulation:
                 return np.asarray(file["positions"][self.walker])
         return start_positions(start, self.peptide, self.simulation, self.walker, config.seed)
 
+    def _in_water(self, platform: str) -> Peptide:
+        """Return the walker's box; it is kept, since its number of waters depends on the start."""
+        path = Path(self.config.output) / f"walker-{self.walker:03d}" / "solvated.pdb"
+        if not path.exists():
+            dry = WalkerSimulation(replace(self.config, solvent="implicit"), self.walker, platform)
+            box = solvated(Peptide(self.peptide.topology, dry._start_positions()))
+            with replacing(path) as temporary, open(temporary, "w") as file:
+                app.PDBFile.writeFile(box.topology, box.positions * unit.nanometer, file)
+        pdb = app.PDBFile(str(path))
+        positions = pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        return Peptide(pdb.topology, np.array(positions))
+
     def load(self, chunk: Path) -> None:
         """Continue from the state at the end of a chunk."""
+        context = self.simulation.context
         with open_hdf5(chunk) as file:
-            self.simulation.context.setPositions(file["end_positions"][()])
-            self.simulation.context.setVelocities(file["end_velocities"][()])
+            if self.solvated is not None:
+                context.setPeriodicBoxVectors(*file["end_box"][()])
+            context.setPositions(file["end_positions"][()])
+            context.setVelocities(file["end_velocities"][()])
 
     def run_chunk(self, chunk: int, path: Path) -> None:
         """Sample one chunk and write it under `path`."""
@@ -318,6 +368,8 @@ class WalkerSimulation:
             file["energies"] = np.array(records["energies"])
             file["end_positions"] = state.getPositions(asNumpy=True)._value
             file["end_velocities"] = state.getVelocities(asNumpy=True)._value
+            if self.solvated is not None:
+                file["end_box"] = state.getPeriodicBoxVectors(asNumpy=True)._value
             if self.bias is not None:
                 file["bias"] = np.array(records["bias"])
                 file["variables"] = np.array(records["variables"])
@@ -328,14 +380,14 @@ class WalkerSimulation:
         state = context.getState(
             positions=True, forces=True, energy=True, groups=self.unbiased_groups
         )
-        positions = state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM
+        positions = state.getPositions(asNumpy=True)._value[: self.atoms] * ANGSTROM_PER_NM
         energy = state.getPotentialEnergy()._value * KCAL_PER_KJ
         if not np.isfinite(energy) or not np.isfinite(positions).all():
             raise RuntimeError(f"walker {self.walker} blew up; try a shorter time step.")
         # Centred in float64: far from the origin float32 would lose digits.
         records["positions"].append(positions - positions.mean(axis=0))
         records["forces"].append(
-            state.getForces(asNumpy=True)._value * (KCAL_PER_KJ / ANGSTROM_PER_NM)
+            state.getForces(asNumpy=True)._value[: self.atoms] * (KCAL_PER_KJ / ANGSTROM_PER_NM)
         )
         records["energies"].append(energy)
         if self.bias is not None:
@@ -354,7 +406,13 @@ class WalkerSimulation:
         """
         context = self.simulation.context
         state = context.getState(positions=True, velocities=True)
-        self.simulation.integrator.setRandomNumberSeed(self._stream(chunk) % (2**31 - 1) + 1)
+        number = self._stream(chunk) % (2**31 - 1) + 1
+        self.simulation.integrator.setRandomNumberSeed(number)
+        for force in self.simulation.system.getForces():
+            if isinstance(force, openmm.MonteCarloBarostat):
+                force.setRandomNumberSeed(number)
         context.reinitialize()
+        if self.solvated is not None:
+            context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
         context.setPositions(state.getPositions(asNumpy=True))
         context.setVelocities(state.getVelocities(asNumpy=True))

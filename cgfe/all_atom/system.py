@@ -13,7 +13,14 @@ from openmm import app, unit
 from cgfe.errors import InputError
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-FORCE_FIELD = "Amber ff14SB, OBC2 (GBSAOBCForce)"
+FORCE_FIELDS = {
+    "implicit": "Amber ff14SB, OBC2 (GBSAOBCForce)",
+    "explicit": "Amber ff14SB, TIP3P-FB, PME",
+}
+"""Force field by solvent."""
+PADDING_NM = 1.2
+CUTOFF_NM = 0.9
+PRESSURE_ATM = 1.0
 # The OBC dielectric offset that OpenMM subtracts from every Born radius (nm).
 BORN_OFFSET_NM = 0.009
 
@@ -136,6 +143,46 @@ def _use_native_obc(system: openmm.System) -> None:
     native.setNonbondedMethod(openmm.GBSAOBCForce.NoCutoff)
     system.removeForce(indices[0])
     system.addForce(native)
+
+
+def solvated(peptide: Peptide) -> Peptide:
+    """Return the peptide in a box of TIP3P-FB water, neutral, its own atoms first."""
+    modeller = app.Modeller(peptide.topology, peptide.positions * unit.nanometer)
+    modeller.addSolvent(
+        _water_force_field(), model="tip3p", padding=PADDING_NM * unit.nanometer, neutralize=True
+    )
+    positions = modeller.positions.value_in_unit(unit.nanometer)
+    return Peptide(modeller.topology, np.array(positions, dtype=np.float64))
+
+
+def explicit_solvent_system(
+    topology: app.Topology, temperature: float, hydrogen_mass: float = 4.0
+) -> openmm.System:
+    """Return ff14SB + TIP3P-FB with PME, constrained X-H bonds, rigid water, 1 atm.
+
+    Parameters
+    ----------
+    topology : Topology
+        Of `solvated`.
+    temperature : float
+        K, of the barostat.
+    hydrogen_mass : float
+        Mass of the peptide's hydrogens (amu); water keeps its own.
+    """
+    system = _water_force_field().createSystem(
+        topology,
+        nonbondedMethod=app.PME,
+        nonbondedCutoff=CUTOFF_NM * unit.nanometer,
+        constraints=app.HBonds,
+        rigidWater=True,
+        hydrogenMass=hydrogen_mass * unit.amu,
+    )
+    system.addForce(openmm.MonteCarloBarostat(PRESSURE_ATM * unit.atmosphere, temperature))
+    return system
+
+
+def _water_force_field() -> app.ForceField:
+    return app.ForceField("amber14/protein.ff14SB.xml", "amber14/tip3pfb.xml")
 
 
 def fastest_platform() -> openmm.Platform:
