@@ -63,8 +63,8 @@ class States:
         """
         lag = max(1, round(STATE_LAG_PS / frame_interval_ps)) * frame_interval_ps
         beads = unbiased[0].shape[1]
-        dimensions = min(STATE_DIMENSIONS, beads * (beads - 1) // 2)
-        tica = TICAProjection.fit(unbiased, frame_interval_ps, lag, dimensions)
+        most = min(STATE_DIMENSIONS, beads * (beads - 1) // 2)
+        tica = TICAProjection.fit(unbiased, frame_interval_ps, lag, most, fewest=1)
         points = tica.project(np.concatenate([*unbiased, *others]))
         stride = max(1, len(points) // MAX_CLUSTER_FRAMES)
         count = min(STATES, len(points[::stride]))
@@ -159,7 +159,8 @@ def uncertainty(model: MarkovStateModel, states: int) -> NDArray[np.float64]:
     values = model.eigenvalues(modes + 1)[1:]
     vectors = model.eigenvectors_right(modes + 1)[:, 1:]
     vectors = vectors / np.sqrt(model.stationary_distribution @ vectors**2)
-    spread = model.transition_matrix @ vectors**2 - values**2 * vectors**2
+    # A variance, so never below zero but for rounding.
+    spread = np.maximum(model.transition_matrix @ vectors**2 - values**2 * vectors**2, 1e-12)
     weight = model.stationary_distribution[:, None] / (1 - values)
     # Sliding counts at one lag overlap; each row is overcounted alike, so shares stay right.
     seen = model.count_model.count_matrix.sum(axis=1)

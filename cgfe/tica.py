@@ -70,6 +70,7 @@ class TICAProjection:
         dimensions: int = 2,
         scaling: Scaling = "kinetic_map",
         weights: Sequence[FloatArray] | None = None,
+        fewest: int | None = None,
     ) -> "TICAProjection":
         """Fit the projection to trajectories.
 
@@ -83,6 +84,8 @@ class TICAProjection:
         scaling : str
         weights : sequence of array (f,), optional
             Frame weights; a lagged pair counts with the weight of its first frame.
+        fewest : int, optional
+            Accept as few components where no more have a positive autocorrelation; D by default.
 
         Raises
         ------
@@ -97,11 +100,12 @@ class TICAProjection:
             raise InputError(f"TICA dimensions is {dimensions}, expected at least 1.")
         lag = _lag_in_frames(lag_ps, frame_interval_ps)
         covariances = _lagged_covariances(trajectories, lag, lag_ps, weights)
-        eigenvalues, components = _slowest(covariances, lag_ps, dimensions, scaling)
+        least = dimensions if fewest is None else fewest
+        eigenvalues, components = _slowest(covariances, lag_ps, (least, dimensions), scaling)
         correlations = covariances.cov_00 @ components
         correlations /= np.sqrt(np.diag(covariances.cov_00)).clip(1e-12)[:, None]
         strongest = np.abs(correlations).argmax(axis=0)
-        components = components * np.sign(correlations[strongest, np.arange(dimensions)])
+        components = components * np.sign(correlations[strongest, np.arange(len(strongest))])
         return cls(
             pairs=np.stack(np.triu_indices(trajectories[0].shape[1], 1), axis=1),
             mean=covariances.mean_0,
@@ -254,9 +258,12 @@ def _lagged_covariances(
 
 
 def _slowest(
-    covariances: CovarianceModel, lag_ps: float, dimensions: int, scaling: Scaling
+    covariances: CovarianceModel, lag_ps: float, dimensions: tuple[int, int], scaling: Scaling
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the greatest positive eigenvalues (D,) and their scaled components (P, D)."""
+    """Return the greatest positive eigenvalues (D,) and their scaled components (P, D).
+
+    D is between the two `dimensions`.
+    """
     estimator = TICA(epsilon=SMALLEST_VARIANCE, scaling=None if scaling == "none" else scaling)
     try:
         model = estimator.fit_from_covariances(covariances).fetch_model()
@@ -264,10 +271,10 @@ def _slowest(
         raise InputError("TICA finds no bead distance that varies in the trajectories.") from None
     eigenvalues = model.singular_values
     # deeptime sorts by magnitude; a negative autocorrelation is noise, not a slow motion.
-    chosen = np.flatnonzero(eigenvalues > 0)[:dimensions]
-    if len(chosen) < dimensions:
+    chosen = np.flatnonzero(eigenvalues > 0)[: dimensions[1]]
+    if len(chosen) < dimensions[0]:
         raise InputError(
             f"TICA at a lag of {lag_ps:g} ps finds {len(chosen)} components with a positive "
-            f"autocorrelation, expected {dimensions}; shorten the lag or sample more."
+            f"autocorrelation, expected {dimensions[0]}; shorten the lag or sample more."
         )
     return eigenvalues[chosen], model.singular_vectors_left[:, chosen]

@@ -1,31 +1,176 @@
 """Equilibrium weights of frames from biased and unbiased trajectories of one system.
 
-Counts are only right for equilibrium sampling. A biased trajectory knows the populations of
-regions (its bias gives each frame a weight); unbiased ones started anywhere know how frames are
-distributed within a region. So each region, a k-means state on the TICs, gets its population
-from the biased frames, and its frames share that population.
+Counts are only right for equilibrium sampling. Two ways to the populations of small regions,
+k-means states on the TICs, check each other: an MSM of the unbiased trajectories, and the bias of
+biased ones, which gives each of their frames a weight. Where both know a state, its free energy
+is the mean of both, weighted by the inverse variance of each; then all frames of a state share
+its population.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
 from cgfe.free_energy import effective_sample_size
-from cgfe.msm import States
+from cgfe.msm import MSM_LAG_PS, States, estimate, populations
+
+BOOTSTRAPS = 40
+BLOCK_PS = 1000.0
+"""Stretches of a biased trajectory that are resampled: their bias carries them all over the map."""
+MISSING = 1e-6
+"""Population of a state that a bootstrap sample does not know, in its logarithm's variance."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One unbiased trajectory, or a stretch of a biased one.
+
+    Attributes
+    ----------
+    states : int array (f,)
+    log_weights : array (f,) or None
+        From the bias, comparable between pieces; None for an unbiased trajectory.
+    """
+
+    states: NDArray[np.int64]
+    log_weights: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class StateWeights:
+    """Pieces of sampling in common states, and how much each way is trusted in each state.
+
+    Attributes
+    ----------
+    pieces : list of Piece
+        In the order of the frames.
+    count : int
+        Number of states K.
+    lag : int
+        Of the MSM, frames.
+    msm_share : array (K,)
+        Weight of the MSM's free energy in the mean, 0 to 1.
+    """
+
+    pieces: list[Piece]
+    count: int
+    lag: int
+    msm_share: FloatArray
+
+    @classmethod
+    def fit(
+        cls,
+        positions: Sequence[NDArray[np.floating]],
+        log_weights: Sequence[FloatArray | None],
+        frame_interval_ps: float,
+        seed: int = 0,
+    ) -> "StateWeights":
+        """Fit states to trajectories (f, N, 3) in Å; log weights are None for unbiased ones.
+
+        Raises
+        ------
+        InputError
+            As `TICAProjection.fit`, on the unbiased trajectories (all, if all are biased).
+        """
+        unbiased = [x for x, log in zip(positions, log_weights, strict=True) if log is None]
+        rest = [x for x, log in zip(positions, log_weights, strict=True) if log is not None]
+        states = States.fit(unbiased or rest, rest if unbiased else [], frame_interval_ps, seed)
+        block = max(1, round(BLOCK_PS / frame_interval_ps))
+        pieces: list[Piece] = []
+        for trajectory, logs in zip(positions, log_weights, strict=True):
+            assigned = states.assign(trajectory)
+            if logs is None:
+                pieces.append(Piece(assigned))
+                continue
+            starts = range(0, len(assigned), block)
+            pieces += [Piece(assigned[a : a + block], logs[a : a + block]) for a in starts]
+        lag = max(1, round(MSM_LAG_PS / frame_interval_ps))
+        share = _msm_share(pieces, len(states), lag, np.random.default_rng(seed))
+        return cls(pieces, len(states), lag, share)
+
+    def populations(self, pieces: Sequence[Piece] | None = None) -> FloatArray:
+        """Return the population (K,) of each state by both ways, from some pieces or all.
+
+        Raises
+        ------
+        InputError
+            If neither way gives any.
+        """
+        chosen = self.pieces if pieces is None else pieces
+        return _mixed(
+            msm_populations(chosen, self.count, self.lag),
+            bias_populations(chosen, self.count),
+            self.msm_share,
+        )
+
+
+def msm_populations(pieces: Sequence[Piece], states: int, lag: int) -> FloatArray | None:
+    """Return populations (K,) from the MSM of the unbiased pieces, None if there is none."""
+    unbiased = [piece.states for piece in pieces if piece.log_weights is None]
+    try:
+        return populations(estimate(unbiased, lag), states)
+    except InputError:
+        return None
+
+
+def bias_populations(pieces: Sequence[Piece], states: int) -> FloatArray | None:
+    """Return populations (K,) from the weights of the biased pieces, None if there are none."""
+    biased = [piece for piece in pieces if piece.log_weights is not None]
+    if not biased:
+        return None
+    mass = np.bincount(
+        np.concatenate([piece.states for piece in biased]), _own(biased), minlength=states
+    )
+    return mass / mass.sum()
+
+
+def frame_weights(pieces: Sequence[Piece], population: FloatArray) -> FloatArray:
+    """Return a weight per frame of all pieces in order, mean 1, given the states' populations.
+
+    Within a state the biased and unbiased frames share the population as their effective sample
+    sizes; biased ones keep their own weights among themselves.
+    """
+    states = np.concatenate([piece.states for piece in pieces])
+    biased = np.concatenate([np.full(len(p.states), p.log_weights is not None) for p in pieces])
+    own = np.ones(len(states))
+    if biased.any():
+        own[biased] = _own([piece for piece in pieces if piece.log_weights is not None])
+    weights = np.zeros(len(states))
+    for state in np.flatnonzero(population):
+        inside = states == state
+        kinds = [inside & biased, inside & ~biased]
+        sizes = [effective_sample_size(own[kind]) if own[kind].sum() else 0.0 for kind in kinds]
+        for kind, size in zip(kinds, sizes, strict=True):
+            if size:
+                share = population[state] * size / sum(sizes)
+                weights[kind] = share * own[kind] / own[kind].sum()
+    return weights / weights.mean()
+
+
+def resampled(pieces: Sequence[Piece], random: np.random.Generator) -> list[Piece]:
+    """Return a bootstrap sample: unbiased and biased pieces drawn with replacement, each kind."""
+    chosen: list[Piece] = []
+    for biased in (False, True):
+        kind = [piece for piece in pieces if (piece.log_weights is not None) == biased]
+        if kind:
+            chosen += [kind[k] for k in random.integers(len(kind), size=len(kind))]
+    return chosen
 
 
 def combined_weights(
     positions: Sequence[NDArray[np.floating]],
-    log_weights: Sequence[NDArray[np.float64] | None],
+    log_weights: Sequence[FloatArray | None],
     frame_interval_ps: float,
     seed: int = 0,
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Return one weight per frame, mean 1, for all trajectories in order.
 
-    With biased trajectories alone these are their own weights. Within a state the biased and
-    unbiased frames share the state's population as their effective sample sizes.
+    With biased trajectories alone these are their own weights.
 
     Parameters
     ----------
@@ -38,32 +183,58 @@ def combined_weights(
     Raises
     ------
     InputError
-        If no trajectory is biased: then populations are not known.
+        If the unbiased trajectories are too short for TICA, or no way gives populations.
     """
-    biased = np.concatenate(
-        [np.full(len(x), log is not None) for x, log in zip(positions, log_weights, strict=True)]
-    )
-    if not biased.any():
-        raise InputError("weights need at least one biased trajectory.")
-    logs = np.concatenate([log for log in log_weights if log is not None])
-    own = np.zeros(len(biased))
-    own[biased] = np.exp(logs - logs.max())
-    if biased.all():
+    if all(log is not None for log in log_weights):
+        own = _own([Piece(np.zeros(0, dtype=np.int64), log) for log in log_weights])
         return own / own.mean()
-    unbiased = [x for x, log in zip(positions, log_weights, strict=True) if log is None]
-    rest = [x for x, log in zip(positions, log_weights, strict=True) if log is not None]
-    model = States.fit(unbiased, rest, frame_interval_ps, seed)
-    states = np.concatenate([model.assign(x) for x in positions])
-    weights = np.zeros(len(biased))
-    for state in range(len(model)):
-        inside = states == state
-        population = own[inside & biased].sum()
-        unbiased_count = int((inside & ~biased).sum())
-        if population == 0:
-            continue
-        effective = effective_sample_size(own[inside & biased])
-        share = effective / (effective + unbiased_count)
-        weights[inside & biased] = share * own[inside & biased]
-        if unbiased_count:
-            weights[inside & ~biased] = (1 - share) * population / unbiased_count
-    return weights / weights.mean()
+    model = StateWeights.fit(positions, log_weights, frame_interval_ps, seed)
+    return frame_weights(model.pieces, model.populations())
+
+
+def _own(biased: Sequence[Piece]) -> FloatArray:
+    logs = np.concatenate([piece.log_weights for piece in biased if piece.log_weights is not None])
+    return np.exp(logs - logs.max())
+
+
+def _mixed(
+    by_msm: FloatArray | None, by_bias: FloatArray | None, msm_share: FloatArray
+) -> FloatArray:
+    """Return the populations with ln p = a ln p_msm + (1 - a) ln p_bias, where both know p."""
+    if by_msm is None or by_bias is None:
+        known = by_bias if by_msm is None else by_msm
+        if known is None:
+            raise InputError(
+                "populations need a biased trajectory, or unbiased ones longer than the MSM's lag "
+                "that connect two states."
+            )
+        return known
+    common = (by_msm > 0) & (by_bias > 0)
+    if not common.any():
+        return by_bias
+    # Each is only known up to a factor where the other knows nothing: they agree on the common.
+    msm, bias = by_msm / by_msm[common].sum(), by_bias / by_bias[common].sum()
+    mixed = np.where(msm > 0, msm, bias)
+    share = msm_share[common]
+    mixed[common] = msm[common] ** share * bias[common] ** (1 - share)
+    return mixed / mixed.sum()
+
+
+def _msm_share(
+    pieces: Sequence[Piece], states: int, lag: int, random: np.random.Generator
+) -> FloatArray:
+    """Return the inverse-variance weight (K,) of the MSM's ln p against the bias's."""
+    kinds = {piece.log_weights is None for piece in pieces}
+    if len(kinds) == 1:
+        return np.full(states, float(kinds.pop()))
+    logs: list[list[FloatArray]] = [[], []]
+    for _ in range(BOOTSTRAPS):
+        sample = resampled(pieces, random)
+        found = (msm_populations(sample, states, lag), bias_populations(sample, states))
+        for series, population in zip(logs, found, strict=True):
+            if population is not None:
+                series.append(np.log(np.maximum(population, MISSING)))
+    if not logs[0]:
+        return np.zeros(states)
+    of_msm, of_bias = (np.var(series, axis=0) + 1e-6 for series in logs)
+    return np.asarray(of_bias / (of_msm + of_bias))

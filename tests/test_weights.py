@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cgfe.errors import InputError
-from cgfe.weights import combined_weights
+from cgfe.weights import Piece, StateWeights, _mixed, _msm_share, combined_weights
 
 BEADS = 4
 FOLDED_SHARE = 0.8
@@ -52,6 +52,40 @@ def test_biased_frames_alone_keep_their_own_weights() -> None:
     np.testing.assert_allclose(weights, np.exp(logs) / np.exp(logs).mean())
 
 
-def test_no_biased_trajectory_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one biased"):
-        combined_weights([np.zeros((5, BEADS, 3))], [None], 1.0)
+def test_unbiased_trajectories_alone_are_weighted_by_their_kinetics() -> None:
+    """Started mostly in the wrong state, too short to equilibrate: the rates still tell."""
+    random = np.random.default_rng(2)
+    up, down = 0.008, 0.002  # folding and unfolding probability of a step: 80 % folded
+    positions, folded = [], []
+    for number in range(60):
+        state, path = number % 6 == 0, []
+        for _ in range(200):
+            state = random.random() < up if not state else random.random() >= down
+            path.append(state)
+        folded.append(np.array(path))
+        positions.append(chain(folded[-1], random))
+    flat = np.concatenate(folded)
+    assert flat.mean() < 0.6, "the raw counts must be far from equilibrium"
+    weights = combined_weights(positions, [None] * 60, 1.0)
+    # About 60 folding and 10 unfolding events: the odds' standard error is near 0.35, the
+    # share's 0.8 * 0.2 * 0.35 = 0.06.
+    assert weights[flat].sum() / weights.sum() == pytest.approx(FOLDED_SHARE, abs=0.15)
+
+
+def test_the_more_certain_way_counts_more() -> None:
+    """A state that biased pieces agree on and unbiased ones do not follows the bias."""
+    random = np.random.default_rng(3)
+    biased = [Piece(two_state(1000, 0.05, random).astype(int), np.zeros(1000)) for _ in range(20)]
+    # Unbiased: a few rare jumps, hardly known rates.
+    unbiased = [Piece(two_state(300, 0.004, random).astype(int)) for _ in range(4)]
+    share = _msm_share([*biased, *unbiased], 2, 10, random)
+    assert (share < 0.2).all()
+    mixed = _mixed(np.array([0.9, 0.1]), np.array([0.5, 0.5]), share)
+    assert mixed[0] == pytest.approx(0.5, abs=0.12)
+
+
+def test_nothing_that_gives_populations_is_refused() -> None:
+    pieces = [Piece(np.zeros(100, dtype=int)), Piece(np.ones(100, dtype=int))]
+    model = StateWeights(pieces, 2, 10, np.ones(2))
+    with pytest.raises(InputError, match="populations need"):
+        model.populations()
