@@ -70,6 +70,9 @@ class CGFrames:
     """(F,)"""
     weights: NDArray[np.float64] | None = None
     """(F,), mean 1"""
+    bias_log_weights: NDArray[np.float64] | None = None
+    """(F,), ln of the weight by the bias alone, comparable between trajectories; NaN where there
+    was no bias"""
     biased_trajectories: NDArray[np.int32] = field(
         default_factory=lambda: np.zeros(0, dtype=np.int32)
     )
@@ -176,6 +179,7 @@ _OPTIONAL = (
     "forces",
     "all_atom_energies",
     "weights",
+    "bias_log_weights",
     "biased_trajectories",
     "test_trajectories",
     "native_positions",
@@ -214,6 +218,7 @@ def _check(frames: CGFrames) -> None:
         "trajectory_index": (count,),
         "all_atom_energies": (count,),
         "weights": (count,),
+        "bias_log_weights": (count,),
         "masses": (beads,),
         "bead_types": (beads,),
         "native_positions": (beads, 3),
@@ -232,6 +237,10 @@ def _check(frames: CGFrames) -> None:
         if values is not None and not np.isfinite(values).all():
             frame = int(np.argwhere(~np.isfinite(values))[0][0])
             raise InputError(f"{name}: {key} are not finite (first at index {frame}).")
+    if frames.bias_log_weights is not None:
+        biased = np.isin(frames.trajectory_index, frames.biased_trajectories)
+        if not np.isfinite(frames.bias_log_weights[biased]).all():
+            raise InputError(f"{name}: bias_log_weights of biased frames are not finite.")
     _check_meaning(frames)
 
 

@@ -68,7 +68,8 @@ class States:
         points = tica.project(np.concatenate([*unbiased, *others]))
         stride = max(1, len(points) // MAX_CLUSTER_FRAMES)
         count = min(STATES, len(points[::stride]))
-        model = KMeans(count, max_iter=50, fixed_seed=seed + 1).fit(points[::stride]).fetch_model()
+        means = KMeans(count, max_iter=200, tolerance=1e-3, fixed_seed=seed + 1)
+        model = means.fit(points[::stride]).fetch_model()
         return cls(tica, np.asarray(model.cluster_centers, dtype=np.float64))
 
     def __len__(self) -> int:
@@ -115,11 +116,6 @@ def populations(model: MarkovStateModel, states: int) -> NDArray[np.float64]:
     full = np.zeros(states)
     full[model.count_model.state_symbols] = model.stationary_distribution
     return full
-
-
-def resampled(trajectories: Trajectories, random: np.random.Generator) -> list[NDArray]:
-    """Return a bootstrap sample: whole trajectories, drawn with replacement."""
-    return [trajectories[k] for k in random.integers(len(trajectories), size=len(trajectories))]
 
 
 def implied_timescales_ps(

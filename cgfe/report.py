@@ -1,22 +1,15 @@
 """The report of a run: one self-contained HTML page made from the run's saved files alone."""
 
-import base64
 import csv
-import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
-
 from cgfe.errors import InputError
-from cgfe.files import replacing
+from cgfe.pages import data_uri, figure, short, write_page
 from cgfe.plots import (
-    DARK,
     TERM_LABELS,
     plot_curves,
     plot_profiles,
@@ -44,7 +37,6 @@ NEAR_FLOOR = 1.5
 would."""
 CONVERGED_SHARE = 0.5
 """Halves of the replicas may differ by this share of the error that they are to measure."""
-NO_VALUE = "–"
 PAGE = "report.html.j2"
 
 
@@ -99,25 +91,18 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
             f"{folder}: the run has no result yet; metrics.csv has no row and there is no "
             "free_energy.json."
         )
-    pages = Environment(
-        loader=PackageLoader("cgfe", "data"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = pages.get_template(PAGE).render(
+    target = Path(output) if output is not None else folder / "report.html"
+    write_page(
+        target,
+        PAGE,
         name=folder.resolve().name,
         systems=[_system(folder, suffix) for suffix in suffixes],
-        curves=_figure(lambda: plot_curves(rows), "Loss terms and metrics against epoch")
+        curves=figure(lambda: plot_curves(rows), "Loss terms and metrics against epoch")
         if rows
         else None,
         last_epoch=max((row["epoch"] for row in rows if "epoch" in row), default=None),
         config=config.read_text(errors="replace") if config.is_file() else None,
     )
-    target = Path(output) if output is not None else folder / "report.html"
-    with replacing(target) as temporary:
-        temporary.write_text(html, encoding="utf-8")
     return target
 
 
@@ -143,8 +128,8 @@ def metric_table(result: FreeEnergyResult) -> str:
     header = ("", "model", *(("prior alone",) if result.prior else ()), "floor", "better")
     lines = [header]
     for row in _rows(result):
-        values = [_short(row["model"]), *([_short(row["prior"])] if result.prior else [])]
-        lines.append((row["label"], *values, _short(row["floor"]), row["better"]))
+        values = [short(row["model"]), *([short(row["prior"])] if result.prior else [])]
+        lines.append((row["label"], *values, short(row["floor"]), row["better"]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
         "  ".join(
@@ -166,10 +151,10 @@ def verdict(result: FreeEnergyResult) -> Verdict:
     else:
         comparisons = []
         if floor > 0:
-            comparisons.append(f"{_short(js / floor)} times the floor of {_short(floor)}")
+            comparisons.append(f"{short(js / floor)} times the floor of {short(floor)}")
         if prior > 0:
-            comparisons.append(f"{_short(js / prior)} of the prior alone's {_short(prior)}")
-        headline = f"JS {_short(js)}" + (": " if comparisons else "") + ", and ".join(comparisons)
+            comparisons.append(f"{short(js / prior)} of the prior alone's {short(prior)}")
+        headline = f"JS {short(js)}" + (": " if comparisons else "") + ", and ".join(comparisons)
         headline += "."
         tone = "bad" if js >= prior else "good" if js <= NEAR_FLOOR * floor else "fair"
     details = [_standing(js, floor, prior), _basins(result), _convergence(result, js, floor)]
@@ -186,7 +171,7 @@ def _standing(js: float, floor: float, prior: float) -> str:
         found = "The model is as near to the reference as the reference's halves are to each other"
     # Halves of the reference hold half its frames, so this is an upper bound of its own error.
     return (
-        f"{found}, but halves of the reference differ from each other by JS {_short(floor)}: "
+        f"{found}, but halves of the reference differ from each other by JS {short(floor)}: "
         "finer differences between models need a longer reference."
     )
 
@@ -198,7 +183,7 @@ def _basins(result: FreeEnergyResult) -> str:
         return ""
     side = "less" if error > 0 else "more"
     return (
-        f"The folded state is {_short(abs(error))} kT {side} stable against the unfolded one than "
+        f"The folded state is {short(abs(error))} kT {side} stable against the unfolded one than "
         "in the reference."
     )
 
@@ -207,7 +192,7 @@ def _convergence(result: FreeEnergyResult, js: float, floor: float) -> str:
     halves = result.metrics.get("split_half_js", math.nan)
     if not (math.isfinite(halves) and math.isfinite(js)):
         return "Whether the simulation is converged is not known: its halves were not compared."
-    found = f"two halves of the replicas differ by JS {_short(halves)}"
+    found = f"two halves of the replicas differ by JS {short(halves)}"
     # A model at the floor differs from the reference by sampling alone, as its halves do.
     if halves <= CONVERGED_SHARE * js or halves <= floor:
         return f"The simulation is long enough for this figure: {found}."
@@ -229,16 +214,16 @@ def _blow_ups(result: FreeEnergyResult) -> str:
 def _system(folder: Path, suffix: str) -> dict[str, Any]:
     result = FreeEnergyResult.load(folder, suffix)
     figures = [
-        _figure(
+        figure(
             lambda: plot_surfaces(result),
             "Free-energy surfaces on the same axes and colours, and their difference "
             "(red: the model puts the region too high)",
         ),
-        _figure(lambda: plot_profiles(result), "Free energy along each TIC"),
+        figure(lambda: plot_profiles(result), "Free energy along each TIC"),
     ]
     if len(result.structure_tics):
         figures.append(
-            _figure(
+            figure(
                 lambda: plot_structures(result),
                 "Cα traces at the minima marked on the surfaces, the model's superposed on the "
                 "reference's (grey)",
@@ -246,7 +231,7 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
         )
     saved = folder / f"prior_fit{suffix}.png"
     if saved.is_file():
-        source = _data_uri(saved.read_bytes())
+        source = data_uri(saved.read_bytes())
         figures.append({"caption": "Fit of the prior", "light": source, "dark": source})
     return {
         "name": result.system,
@@ -285,23 +270,8 @@ def _facts(simulation: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _fact(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else _short(value)
+        return f"{value:,.0f}" if abs(value) >= 1000 else short(value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _figure(draw: Callable[[], Figure], caption: str) -> dict[str, str]:
-    """Draw a figure twice, for light and dark pages, as data URIs."""
-    sources = {}
-    styles: dict[str, Any] = {"light": {}, "dark": DARK}
-    for mode, style in styles.items():
-        with mpl.rc_context(style), io.BytesIO() as buffer:
-            draw().savefig(buffer, format="png", dpi=140)
-            sources[mode] = _data_uri(buffer.getvalue())
-    return {"caption": caption, **sources}
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _suffixes(folder: Path) -> list[str]:
@@ -318,10 +288,3 @@ def _parse(cell: Any) -> float | None:
         return float(cell)
     except (TypeError, ValueError):
         return None
-
-
-def _short(value: float) -> str:
-    """Return three significant digits, or a dash for no value."""
-    if not math.isfinite(value):
-        return NO_VALUE
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

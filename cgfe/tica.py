@@ -181,39 +181,6 @@ class TICAProjection:
         )
 
 
-def implied_timescales(
-    trajectories: Sequence[FloatArray],
-    frame_interval_ps: float,
-    lags_ps: Sequence[float],
-    dimensions: int,
-) -> NDArray[np.float64]:
-    """Return implied timescales in ps at several lags; a good lag is where they level off.
-
-    Parameters
-    ----------
-    trajectories : sequence of array (f, N, 3)
-    frame_interval_ps : float
-    lags_ps : sequence of float
-        L lag times.
-    dimensions : int
-        Number of components D.
-
-    Returns
-    -------
-    array (L, D)
-
-    Raises
-    ------
-    InputError
-        As `TICAProjection.fit`.
-    """
-    fits = (
-        TICAProjection.fit(trajectories, frame_interval_ps, lag_ps, dimensions)
-        for lag_ps in lags_ps
-    )
-    return np.array([fit.timescales_ps for fit in fits])
-
-
 def _lag_in_frames(lag_ps: float, frame_interval_ps: float) -> int:
     ratio = lag_ps / frame_interval_ps
     lag = round(ratio)

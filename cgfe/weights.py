@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
-from cgfe.free_energy import effective_sample_size
 from cgfe.msm import MSM_LAG_PS, States, estimate, populations
 
 BOOTSTRAPS = 40
@@ -35,10 +34,26 @@ class Piece:
     states : int array (f,)
     log_weights : array (f,) or None
         From the bias, comparable between pieces; None for an unbiased trajectory.
+    trajectory : int
+        Its number among the trajectories.
+    first_frame : int
+        Number of its first frame among all frames.
     """
 
     states: NDArray[np.int64]
     log_weights: FloatArray | None = None
+    trajectory: int = 0
+    first_frame: int = 0
+
+    @property
+    def frames(self) -> slice:
+        """Its frames among all frames."""
+        return slice(self.first_frame, self.first_frame + len(self.states))
+
+    def cut(self, start: int, stop: int) -> "Piece":
+        """Return the frames from `start` to before `stop`, counted from its first one."""
+        logs = None if self.log_weights is None else self.log_weights[start:stop]
+        return Piece(self.states[start:stop], logs, self.trajectory, self.first_frame + start)
 
 
 @dataclass(frozen=True)
@@ -82,13 +97,12 @@ class StateWeights:
         states = States.fit(unbiased or rest, rest if unbiased else [], frame_interval_ps, seed)
         block = max(1, round(BLOCK_PS / frame_interval_ps))
         pieces: list[Piece] = []
-        for trajectory, logs in zip(positions, log_weights, strict=True):
-            assigned = states.assign(trajectory)
-            if logs is None:
-                pieces.append(Piece(assigned))
-                continue
-            starts = range(0, len(assigned), block)
-            pieces += [Piece(assigned[a : a + block], logs[a : a + block]) for a in starts]
+        first = 0
+        for number, (frames, logs) in enumerate(zip(positions, log_weights, strict=True)):
+            whole = Piece(states.assign(frames), logs, number, first)
+            length = len(frames) if logs is None else block
+            pieces += [whole.cut(a, a + length) for a in range(0, len(frames), length)]
+            first += len(frames)
         lag = max(1, round(MSM_LAG_PS / frame_interval_ps))
         share = _msm_share(pieces, len(states), lag, np.random.default_rng(seed))
         return cls(pieces, len(states), lag, share)
@@ -135,20 +149,19 @@ def frame_weights(pieces: Sequence[Piece], population: FloatArray) -> FloatArray
     Within a state the biased and unbiased frames share the population as their effective sample
     sizes; biased ones keep their own weights among themselves.
     """
-    states = np.concatenate([piece.states for piece in pieces])
     biased = np.concatenate([np.full(len(p.states), p.log_weights is not None) for p in pieces])
-    own = np.ones(len(states))
+    own = np.ones(len(biased))
     if biased.any():
         own[biased] = _own([piece for piece in pieces if piece.log_weights is not None])
-    weights = np.zeros(len(states))
-    for state in np.flatnonzero(population):
-        inside = states == state
-        kinds = [inside & biased, inside & ~biased]
-        sizes = [effective_sample_size(own[kind]) if own[kind].sum() else 0.0 for kind in kinds]
-        for kind, size in zip(kinds, sizes, strict=True):
-            if size:
-                share = population[state] * size / sum(sizes)
-                weights[kind] = share * own[kind] / own[kind].sum()
+    # One cell for each state and kind of frame.
+    count = len(population)
+    cell = np.concatenate([piece.states for piece in pieces]) + count * biased
+    mass, squares = (np.bincount(cell, x, minlength=2 * count) for x in (own, own**2))
+    sizes = np.divide(mass**2, squares, out=np.zeros(2 * count), where=squares > 0)
+    both = np.tile(sizes[:count] + sizes[count:], 2)
+    share = np.divide(sizes, both, out=np.zeros(2 * count), where=both > 0)
+    each = np.divide(np.tile(population, 2) * share, mass, out=np.zeros(2 * count), where=mass > 0)
+    weights = each[cell] * own
     return weights / weights.mean()
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from cgfe.errors import InputError
 from cgfe.geometry import pair_distances
-from cgfe.tica import PAIRS_PER_FEATURE, TICAProjection, implied_timescales
+from cgfe.tica import PAIRS_PER_FEATURE, TICAProjection
 
 SLOW_PS, FAST_PS, INTERVAL_PS = 50.0, 2.0, 0.5
 
@@ -82,13 +82,6 @@ def test_kinetic_map_scales_by_the_autocorrelation(
     scaled = TICAProjection.fit(trajectories, INTERVAL_PS, lag_ps=2.0, scaling="kinetic_map")
     eigenvalues = np.exp(-2.0 / projection.timescales_ps)
     np.testing.assert_allclose(scaled.components, projection.components * eigenvalues)
-
-
-def test_implied_timescales_level_off(trajectories: list[np.ndarray]) -> None:
-    lags = [1.0, 2.0, 5.0]
-    found = implied_timescales(trajectories, INTERVAL_PS, lags, 1)
-    assert found.shape == (3, 1)
-    np.testing.assert_allclose(found, SLOW_PS, rtol=0.3)
 
 
 def test_signs_survive_a_refit_on_other_data(projection: TICAProjection) -> None:

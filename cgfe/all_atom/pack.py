@@ -1,6 +1,7 @@
 """From sampler runs to one CGFrames: map every chunk, attach weights, round, record the origin."""
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +29,8 @@ from cgfe.mapping import CarbonAlphaMapping, MapKind
 from cgfe.units import ANGSTROM_PER_NM, thermal_energy
 from cgfe.weights import combined_weights
 
+log = logging.getLogger(__name__)
+
 # Steps that positions (Å) and forces (kcal/mol/Å) are rounded to: 300 times below the thermal
 # motion of a bond and 800 times below the noise of a mapped force, and half the file's size.
 POSITION_STEP = 2.0**-10
@@ -51,6 +54,7 @@ def pack_runs(
     kind: MapKind = "optimal",
     discard_ns: float = 0.0,
     native: str | None = None,
+    held_out: float = 0.0,
     source: str = "cgfe reference",
 ) -> CGFrames:
     """Map the frames of sampler runs to Cα beads; one trajectory per walker.
@@ -65,6 +69,9 @@ def pack_runs(
         Dropped from the beginning of every biased walker, where the bias still grows fast.
     native : str, optional
         PDB file of the folded structure, or `folded` for the embedded hairpin.
+    held_out : float
+        Share of the trajectories, at least one, that the file names as the test split; 0: none.
+        They are spread evenly over the runs' walkers.
     source : str
         Recorded as the origin.
 
@@ -93,20 +100,23 @@ def pack_runs(
     index = np.repeat(np.arange(len(parts)), [len(part.positions) for part in parts])
     biased = np.array([w for w, part in enumerate(parts) if part.log_weights is not None])
     names = tuple(residue.name for residue in peptide.topology.residues())
+    logs = [part.log_weights for part in parts]
     weights = None
-    if len(biased):
-        weights = combined_weights(
-            [part.positions for part in parts],
-            [part.log_weights for part in parts],
-            first.frame_interval_ps,
-        )
+    try:
+        weights = combined_weights([x.positions for x in parts], logs, first.frame_interval_ps)
+    except InputError as error:
+        log.warning("frames have no weights, so raw counts stand for equilibrium: %s", error)
+    unknown = [np.full(len(part.positions), np.nan) for part in parts]
+    bias_logs = [u if x is None else x for x, u in zip(logs, unknown, strict=True)]
     return CGFrames(
         positions=positions,
         forces=np.concatenate([part.forces for part in parts]),
         all_atom_energies=np.concatenate([part.energies for part in parts]),
         trajectory_index=index.astype(np.int32),
         weights=weights,
+        bias_log_weights=np.concatenate(bias_logs) if len(biased) else None,
         biased_trajectories=biased.astype(np.int32),
+        test_trajectories=_held_out(len(parts), held_out),
         residue_names=names,
         masses=np.array([RESIDUE_MASSES.get(name, 110.0) for name in names]),
         bonds=_bead_bonds(peptide.topology),
@@ -119,6 +129,17 @@ def pack_runs(
         f"{first.time_step_fs:g} fs LangevinMiddle, {first.friction_per_ps:g}/ps",
         name="packed runs",
     )
+
+
+def _held_out(trajectories: int, share: float) -> NDArray[np.int32]:
+    if not 0 <= share < 1:
+        raise InputError(f"held-out share is {share:g}, expected at least 0 and less than 1.")
+    if share == 0:
+        return np.zeros(0, dtype=np.int32)
+    count = max(1, round(share * trajectories))
+    if count == trajectories:
+        raise InputError(f"{trajectories} trajectories are too few to hold one out.")
+    return ((np.arange(count) + 0.5) * trajectories / count).astype(np.int32)
 
 
 def _open_run(folder: Path) -> _Run:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from cgfe.commands.parsing import Parser
 
 EPILOG = """\
-Frames of biased runs carry weights from their bias; unbiased runs packed with them get the
-populations of their regions from these. Example:
+Frames carry equilibrium weights: from the bias of biased runs, from a Markov state model of
+unbiased ones, and where both know a region, from both. Example:
   cgfe pack --runs runs/reference/* --native folded --output frames.h5
 """
 
@@ -30,6 +30,13 @@ def run(words: Sequence[str]) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--native", help="PDB file of the fold, or 'folded' for the hairpin")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the walkers that form the test split (default: %(default)s, none)",
+    )
     options = parser.parse_args(list(words[1:]))
     from pathlib import Path
 
@@ -42,13 +49,12 @@ def run(words: Sequence[str]) -> None:
         options.force_map,
         options.discard_ns,
         options.native,
+        options.held_out,
         source="cgfe " + " ".join(words),
     )
     frames.save(options.output)
-    if frames.weights is None:
-        print("no biased run: frames have no weights, so raw counts stand for equilibrium")
-    elif lost := int((frames.weights == 0).sum()):
-        print(f"{lost} frames lie where no biased run has been; their weight is 0")
+    if frames.weights is not None and (lost := int((frames.weights == 0).sum())):
+        print(f"{lost} frames lie where populations are not known; their weight is 0")
     print(
         f"packed: {options.output} ({len(frames)} frames, {frames.nanoseconds:.1f} ns, "
         f"{len(frames.trajectory_slices())} trajectories)"
