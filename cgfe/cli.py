@@ -17,6 +17,7 @@ COMMANDS = {
     "report": ("report", "draw a run's figures and tables into one HTML page"),
     "reference": ("reference", "sample an all-atom peptide with OpenMM"),
     "pack": ("pack", "map sampled all-atom runs to one file of CG frames"),
+    "reference-report": ("reference_report", "tell whether reference frames are converged"),
     "import": ("import_frames", "read trajectories and data sets of other programs"),
     "info": ("info", "print what is in a frames file, a checkpoint or a run"),
 }
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<11} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<16} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: cgfe COMMAND [options]",

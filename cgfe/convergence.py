@@ -196,11 +196,15 @@ def analyse(
     sizes, growth = _growth(data, frames.nanoseconds, random)
     say("bootstrap of the folding free energy", 0.4)
     surfaces, delta_f = _by_each_way(data, random)
-    say("kinetics", 0.6)
+    say("kinetics", 0.5)
     unbiased = [piece.states for piece in data.pieces if piece.log_weights is None]
-    lag, interval = data.model.lag, frames.frame_interval_ps
+    interval = frames.frame_interval_ps
+    times = timescales(unbiased, interval, random)
+    say("Chapman-Kolmogorov test", 0.8)
+    tests = chapman_kolmogorov(unbiased, data.model.lag, interval, random)
     weights = frame_weights(data.pieces, data.model.populations())
     both = {"msm", "bias"} <= surfaces.keys()
+    say("done", 1.0)
     return Convergence(
         nanoseconds=frames.nanoseconds,
         frames=len(frames),
@@ -209,8 +213,8 @@ def analyse(
         beads=frames.bead_count,
         effective_frames=effective_sample_size(weights),
         weightless=int((weights == 0).sum()),
-        timescales=timescales(unbiased, interval, random),
-        chapman_kolmogorov=chapman_kolmogorov(unbiased, lag, interval, random),
+        timescales=times,
+        chapman_kolmogorov=tests,
         js_walkers=growth[-1],
         js_time=js_divergence(*(data.density(half) for half in _halves_of_time(data.pieces))),
         growth_ns=np.array(sizes),
