@@ -51,7 +51,7 @@ def write_reference_report(result: Convergence, name: str, size: str, output: Pa
         figures.append(
             figure(
                 lambda: plot_chapman_kolmogorov(result),
-                "Chapman-Kolmogorov test: the MSM's prediction against what MSMs at longer lags say",
+                "Chapman-Kolmogorov test: the MSM's prediction against MSMs at longer lags",
             )
         )
     write_page(
