@@ -3,10 +3,13 @@
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from cgfe.convergence import TARGET_JS, Convergence
 
 COLOURS = ("#4a8fd6", "#e0701a", "#3a9a5b")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "125" else "")
+"""Labels 1, 2 and 5 of every decade."""
 CEILING_KT = 8.0
 TITLES = {"all": "all, weighted together", "msm": "unbiased, MSM weights", "bias": "biased"}
 
@@ -34,11 +37,14 @@ def plot_ways(result: Convergence) -> Figure:
 
 def plot_growth(result: Convergence) -> Figure:
     """Draw JS between two parts against their size, with the target."""
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.loglog(result.growth_ns, result.growth_js, "o-", color=COLOURS[0], label="two parts")
     axes.axhline(TARGET_JS, color=COLOURS[1], ls="--", label="target for halves")
     axes.set(xlabel="sampling in each part, ns", ylabel="JS divergence, nats")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PLAIN)
+        axis.set_minor_formatter(PLAIN)
     axes.legend(frameon=False)
     return figure
 
@@ -46,7 +52,7 @@ def plot_growth(result: Convergence) -> Figure:
 def plot_timescales(result: Convergence) -> Figure:
     """Draw the MSM's implied timescales against its lag, with bootstrap bands."""
     times = result.timescales
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for mode, colour in enumerate(COLOURS[: times.value.shape[1]]):
         axes.plot(times.lags_ps, times.value[:, mode] / 1000, "o-", ms=3.5, color=colour)
@@ -55,13 +61,15 @@ def plot_timescales(result: Convergence) -> Figure:
     # A process faster than the lag cannot be seen.
     axes.plot(times.lags_ps, times.lags_ps / 1000, color=mpl.rcParams["text.color"], ls=":")
     axes.set(xlabel="lag, ps", ylabel="implied timescale, ns", xscale="log", yscale="log")
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.xaxis.set_minor_formatter(PLAIN)
     return figure
 
 
 def plot_chapman_kolmogorov(result: Convergence) -> Figure:
     """Draw predicted and observed probabilities of being in a set again."""
     tests = result.chapman_kolmogorov
-    figure = Figure(figsize=(3.6 * max(len(tests), 1), 3.2), layout="constrained")
+    figure = Figure(figsize=(4 * max(len(tests), 1), 3.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, max(len(tests), 1), sharey=True))
     for axes, test in zip(panels, tests, strict=False):
         value, low, high = test.observed

@@ -1,9 +1,12 @@
 """Weights that join biased and unbiased trajectories, on a chain whose populations are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cgfe.errors import InputError
+from cgfe.msm import States
 from cgfe.weights import Piece, StateWeights, _mixed, _msm_share, combined_weights
 
 BEADS = 4
@@ -72,6 +75,23 @@ def test_unbiased_trajectories_alone_are_weighted_by_their_kinetics() -> None:
     assert weights[flat].sum() / weights.sum() == pytest.approx(FOLDED_SHARE, abs=0.15)
 
 
+def test_held_out_trajectories_change_no_other_weight() -> None:
+    random = np.random.default_rng(5)
+    paths = [two_state(400, 0.03, random) for _ in range(12)]
+    positions = [chain(path, random) for path in paths]
+    weights = combined_weights(positions, [None] * 12, 1.0, held_out=[3])
+    changed = list(positions)
+    changed[3] = chain(np.ones(400, dtype=bool), random)
+    again = combined_weights(changed, [None] * 12, 1.0, held_out=[3])
+    others = np.arange(len(weights)) // 400 != 3
+    np.testing.assert_allclose(
+        weights[others] / weights[others].mean(), again[others] / again[others].mean()
+    )
+    held = weights[~others]
+    # Half of the time in each state: its frames are weighted as the others say.
+    assert held[paths[3]].sum() / held.sum() == pytest.approx(0.5, abs=0.2)
+
+
 def test_the_more_certain_way_counts_more() -> None:
     """A state that biased pieces agree on and unbiased ones do not follows the bias."""
     random = np.random.default_rng(3)
@@ -86,6 +106,8 @@ def test_the_more_certain_way_counts_more() -> None:
 
 def test_nothing_that_gives_populations_is_refused() -> None:
     pieces = [Piece(np.zeros(100, dtype=int)), Piece(np.ones(100, dtype=int))]
-    model = StateWeights(pieces, 2, 10, np.ones(2))
+    positions = [chain(np.arange(200) % 40 < 20, random) for random in [np.random.default_rng(4)]]
+    states = replace(States.fit(positions, [], 1.0), centres=np.zeros((2, 1)))
+    model = StateWeights(pieces, states, 10, np.ones(2))
     with pytest.raises(InputError, match="populations need"):
         model.populations()

@@ -102,8 +102,11 @@ def pack_runs(
     names = tuple(residue.name for residue in peptide.topology.residues())
     logs = [part.log_weights for part in parts]
     weights = None
+    tests = _held_out([log is None for log in logs], held_out)
     try:
-        weights = combined_weights([x.positions for x in parts], logs, first.frame_interval_ps)
+        weights = combined_weights(
+            [part.positions for part in parts], logs, first.frame_interval_ps, list(tests)
+        )
     except InputError as error:
         log.warning("frames have no weights, so raw counts stand for equilibrium: %s", error)
     unknown = [np.full(len(part.positions), np.nan) for part in parts]
@@ -116,7 +119,7 @@ def pack_runs(
         weights=weights,
         bias_log_weights=np.concatenate(bias_logs) if len(biased) else None,
         biased_trajectories=biased.astype(np.int32),
-        test_trajectories=_held_out(len(parts), held_out),
+        test_trajectories=tests,
         residue_names=names,
         masses=np.array([RESIDUE_MASSES.get(name, 110.0) for name in names]),
         bonds=_bead_bonds(peptide.topology),
@@ -131,15 +134,18 @@ def pack_runs(
     )
 
 
-def _held_out(trajectories: int, share: float) -> NDArray[np.int32]:
+def _held_out(unbiased: list[bool], share: float) -> NDArray[np.int32]:
+    """Return evenly spread trajectories, unbiased ones where there are: their counts mean more."""
     if not 0 <= share < 1:
         raise InputError(f"held-out share is {share:g}, expected at least 0 and less than 1.")
     if share == 0:
         return np.zeros(0, dtype=np.int32)
-    count = max(1, round(share * trajectories))
-    if count == trajectories:
-        raise InputError(f"{trajectories} trajectories are too few to hold one out.")
-    return ((np.arange(count) + 0.5) * trajectories / count).astype(np.int32)
+    candidates = np.flatnonzero(unbiased) if any(unbiased) else np.arange(len(unbiased))
+    count = max(1, round(share * len(candidates)))
+    if count >= len(candidates):
+        raise InputError(f"{len(candidates)} trajectories are too few to hold one out.")
+    chosen = ((np.arange(count) + 0.5) * len(candidates) / count).astype(int)
+    return candidates[chosen].astype(np.int32)
 
 
 def _open_run(folder: Path) -> _Run:
