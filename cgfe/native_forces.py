@@ -85,7 +85,7 @@ class NativeForces:
             name, count = list(TERMS)[kinds.index(type(term))], len(term.index)
             setattr(sizes, name, getattr(sizes, name) + count)
             columns = [getattr(term, parameter) for parameter in term.parameter_names]
-            values.append(torch.cat([c.reshape(count, -1) for c in columns], dim=1))
+            values.append(torch.cat([c[:, None].flatten(1) for c in columns], dim=1))
             indices.append(term.index)
         floats, integers = _joined(values, torch.float32), _joined(indices, torch.int32)
         kernel.potential_new.restype = ctypes.c_void_p
