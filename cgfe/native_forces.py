@@ -59,7 +59,7 @@ def runs_natively(positions: Tensor, network: "TabulatedNetwork | None") -> bool
 
 
 class NativeForces:
-    """Energies, forces and Langevin steps of a fixed potential, by the kernel in simulation.cpp.
+    """Energies, forces and Langevin steps of a fixed potential, by the C++ kernel.
 
     Replicas are spread over torch's number of threads; no result depends on it.
 
