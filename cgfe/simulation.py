@@ -1,7 +1,8 @@
 """LangevinSimulation: many replicas of one system at once, on prior and network."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ from cgfe.units import ACCELERATION, thermal_energy
 LARGEST_SPREAD = 50.0
 """Å times √N beyond the start's own size: a bead that far from its replica's centre has left
 any molecule, since a stretched chain of ten residues reaches 20 Å."""
+
+ONE_THREAD_BEADS = 5120
+"""Beads of all replicas up to which torch steps on one CPU thread: its operations are so short
+that waking a second one costs more than it brings, most of all on a machine that is not idle."""
 
 
 @dataclass
@@ -40,7 +45,7 @@ class SimulationConfig:
         0 if not given; the command line takes seed_everything by default.
     fast : bool
         Tabulate the network's filters and step in C++ on a CPU, or compiled on a GPU: the same
-        forces to 1e-5, FACTOR times as fast on a CPU.
+        forces to 1e-5, and ten times the speed or more on a CPU.
         Off: the network as it is trained, with autograd.
     """
 
@@ -244,8 +249,9 @@ class _State:
     def advance(self, steps: int) -> None:
         """Advance by some time steps, all of them in one call if the C++ kernel takes them."""
         if self.native is None:
-            for _ in range(steps):
-                self.step()
+            with _fitting_threads(self.positions):
+                for _ in range(steps):
+                    self.step()
             return
         self.dynamics.steps = steps
         state = (self.positions, self.velocities, self.energy, self.forces)
@@ -285,6 +291,17 @@ class _State:
         if self.temperature_count == 0:
             return float("nan")
         return self.temperature * self.temperature_sum / self.temperature_count
+
+
+@contextmanager
+def _fitting_threads(positions: Tensor) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    beads = positions.shape[0] * positions.shape[1]
+    torch.set_num_threads(1 if beads <= ONE_THREAD_BEADS else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _largest_distance(positions: Tensor) -> Tensor:
