@@ -179,6 +179,19 @@ def test_only_float32_on_a_cpu_with_a_compiler(monkeypatch):
         assert_close(found, wanted, TOLERANCE)
 
 
+def test_tables_are_checked_by_what_runs(monkeypatch):
+    positions = chains(4, 5, 0).float()
+    potential = potential_of(9, 5)
+    right = NativeForces.energy_and_forces
+
+    def wrong(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        energy, forces = right(self, positions)
+        return energy, forces * 1.001
+
+    monkeypatch.setattr(NativeForces, "energy_and_forces", wrong)
+    assert potential.fast(positions) is potential  # refused, not used
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names x86 processors")
 @pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3"])
 def test_processors_with_narrower_vectors(processor, monkeypatch, tmp_path):
