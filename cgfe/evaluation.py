@@ -61,7 +61,7 @@ def simulate(
     chosen = (np.arange(share) * world_size + rank) % len(reference.start_positions)
     frames = torch.from_numpy(reference.start_positions)
     simulation = LangevinSimulation(
-        potential.to(device).fast(frames, config.steps) if config.fast else potential,
+        potential.to(device).fast(frames) if config.fast else potential,
         torch.from_numpy(reference.masses),
         reference.temperature_kelvin,
         config.time_step_ps,

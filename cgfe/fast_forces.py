@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cgfe.errors import InputError
+from cgfe.native_forces import NativeForces, runs_natively
 from cgfe.schnet import CGSchNet, Interaction, diagonals
 
 Operation = Callable[[Tensor, Tensor], Tensor]
@@ -44,8 +45,9 @@ class TabulatedNetwork(nn.Module):
     """Energies and forces of a fixed CGSchNet on one system, by filter tables.
 
     Filters are interpolated by cubic Hermite polynomials between values and derivatives on an
-    even grid from 0 to the cutoff; energy and forces use the same polynomials, so forces are the
-    exact gradient of the interpolated energy. The grid is halved until the forces hold.
+    even grid from 0 to the cutoff, stored by their coefficients; energy and forces use the same
+    polynomials, so forces are the exact gradient of the interpolated energy. The grid is halved
+    until the forces hold, as the simulation will evaluate them.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ class TabulatedNetwork(nn.Module):
         intervals = FIRST_INTERVALS
         while intervals <= LAST_INTERVALS:
             self._tabulate(exact, intervals)
-            _, forces = self.energy_and_forces(positions.detach().to(self.embedded.dtype))
+            _, forces = self._as_simulated(positions.detach().to(self.embedded.dtype))
             worst = (forces + gradient).square().sum((1, 2)).max().sqrt()
             self.force_error = float(worst / scale) if worst > 0 else 0.0
             if self.force_error <= tolerance:
@@ -124,8 +126,14 @@ class TabulatedNetwork(nn.Module):
             f"expected {tolerance:.0e}"
         )
 
+    def _as_simulated(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return energies and forces from what will run in a simulation."""
+        if runs_natively(positions, self):
+            return NativeForces([], self, len(self.bead_types)).energy_and_forces(positions)
+        return self.energy_and_forces(positions)
+
     def _tabulate(self, exact: CGSchNet, intervals: int) -> None:
-        """Store value, slope (per interval) and rise of every filter at every grid point."""
+        """Store the polynomials of every filter on every interval."""
         cutoff = exact.config.cutoff
         grid = torch.linspace(0, cutoff, intervals + 1).to(self.embedded.device, torch.float64)
         tables = []
@@ -137,18 +145,21 @@ class TabulatedNetwork(nn.Module):
                 return block.filter_network(exact.radial_basis(distance)) * envelope[:, None]
 
             value, slope = torch.func.jvp(filters, (grid,), (torch.ones_like(grid),))[:2]
-            # Exactly zero at the cutoff and beyond, where the last grid point is used.
             value[-1], slope[-1] = 0, 0
-            rise = torch.zeros_like(value)
-            rise[:-1] = value.diff(dim=0)
-            tables.append(torch.stack([value, slope * (cutoff / intervals), rise], dim=1))
-        # Rows of layer l: value, slope and rise to the next value of each grid point. The rise is
-        # taken in float64: of float32 values on a fine grid nothing would be left of it.
+            slope = slope * (cutoff / intervals)
+            # Cubic polynomials in the way through an interval, from 0 to 1. Taken in float64:
+            # of differences of float32 values on a fine grid nothing would be left.
+            rise = value.diff(dim=0)
+            square = 3 * rise - 2 * slope[:-1] - slope[1:]
+            cube = slope[:-1] + slope[1:] - 2 * rise
+            coefficients = torch.stack([value[:-1], slope[:-1], square, cube], dim=1)
+            # The last row holds at the cutoff and beyond.
+            tables.append(torch.cat([coefficients, torch.zeros_like(coefficients[:1])]))
         table = torch.stack(tables).flatten(0, 2).to(self.embedded)
         layers = torch.arange(len(tables), device=table.device)
         self.intervals = intervals
         self.register_buffer("table", table.contiguous())
-        self.register_buffer("table_starts", layers[:, None, None] * (3 * intervals + 3))
+        self.register_buffer("table_starts", layers[:, None, None] * (4 * intervals + 4))
 
     def energy_and_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (B,) in kcal/mol and forces (B, N, 3) in kcal/mol/Å.
@@ -202,19 +213,17 @@ class TabulatedNetwork(nn.Module):
         per_length = self.intervals / self.network.config.cutoff
         scaled = (distances * per_length).clamp(max=self.intervals)
         # Clamped as an integer, so that a distance that is not a number reads no other memory.
-        interval = scaled.long().clamp(0, self.intervals - 1)
+        interval = scaled.long().clamp(0, self.intervals)
         right = scaled - interval
-        left = 1 - right
-        inner = 6 * per_length * left * right
-        rise = right**2 * (1 + 2 * left)
-        value = [torch.ones_like(right), left**2 * right, rise, -left * right**2]
+        square = right**2
+        value = [torch.ones_like(right), right, square, right * square]
         slope = [
-            per_length * left * (1 - 3 * right),
-            inner,
-            per_length * right * (3 * right - 2),
+            torch.full_like(right, per_length),
+            2 * per_length * right,
+            3 * per_length * square,
         ]
-        parts = torch.tensor([0, 1, 2, 4], device=distances.device)
-        rows = ((3 * interval + self.table_starts)[..., None] + parts).flatten(0, 2)
+        parts = torch.arange(4, device=distances.device)
+        rows = ((4 * interval + self.table_starts)[..., None] + parts).flatten(0, 2)
         return self._weighted(value, rows), self._weighted(slope, rows[:, 1:].contiguous())
 
     def _weighted(self, weights: list[Tensor], rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cgfe.errors import InputError
 from cgfe.fast_forces import TableError, TabulatedNetwork
-from cgfe.fast_potential import Compile, FastPotential
+from cgfe.fast_potential import FastPotential
 from cgfe.priors import PriorEnergy
 from cgfe.schnet import CGSchNet
 
@@ -64,9 +64,7 @@ class Potential(nn.Module):
             (gradient,) = torch.autograd.grad(energy.sum(), inputs)
         return energy.detach(), -gradient
 
-    def fast(
-        self, frames: Tensor, steps: int = 0, compile: Compile = "auto"
-    ) -> "Potential | FastPotential":
+    def fast(self, frames: Tensor) -> "Potential | FastPotential":
         """Return the same potential made for simulation, fixed as it is now.
 
         A network is tabulated (`TabulatedNetwork`) and must give forces within 1e-5 of its own
@@ -77,10 +75,6 @@ class Potential(nn.Module):
         ----------
         frames : Tensor (F, N, 3)
             Å, real frames on which the forces are checked.
-        steps : int
-            Time steps planned.
-        compile : "auto", "always" or "never"
-            As in `FastPotential`.
         """
         network = None
         if not isinstance(self.prior, PriorEnergy):
@@ -93,4 +87,4 @@ class Potential(nn.Module):
             except TableError as error:
                 log.warning("forces: %s; the network is evaluated plainly, which is slower.", error)
                 return self
-        return FastPotential(self.prior, network, self.bead_types, steps, compile)
+        return FastPotential(self.prior, network, self.bead_types)

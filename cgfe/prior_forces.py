@@ -39,7 +39,7 @@ class PriorForces(nn.Module):
     def __init__(self, prior: PriorEnergy) -> None:
         super().__init__()
         self.terms = prior.terms
-        pairs = torch.cat([_vector_ends(term.index, type(term)) for term in _terms(prior.terms)])
+        pairs = torch.cat([_vector_ends(term.index, type(term)) for term in terms_of(prior.terms)])
         self.register_buffer("start", pairs[:, 0].contiguous())
         self.register_buffer("end", pairs[:, 1].contiguous())
 
@@ -53,7 +53,7 @@ class PriorForces(nn.Module):
         """
         by_bead = positions.transpose(0, 1).contiguous()
         vectors = by_bead.index_select(0, self.end) - by_bead.index_select(0, self.start)
-        terms = _terms(self.terms)
+        terms = terms_of(self.terms)
         split = vectors.split([len(_vector_ends(term.index, type(term))) for term in terms])
         energies, gradients = [], []
         for term, own in zip(terms, split, strict=True):
@@ -66,7 +66,7 @@ class PriorForces(nn.Module):
         return torch.cat(energies).sum(0), forces.transpose(0, 1)
 
 
-def _terms(terms: nn.ModuleDict) -> list[PriorTerm]:
+def terms_of(terms: nn.ModuleDict) -> list[PriorTerm]:
     found = list(terms.values())
     assert all(isinstance(term, PriorTerm) for term in found)
     return found  # type: ignore[return-value]

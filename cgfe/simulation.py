@@ -1,7 +1,8 @@
 """LangevinSimulation: many replicas of one system at once, on prior and network."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cgfe.errors import InputError
 from cgfe.fast_potential import FastPotential
+from cgfe.native_forces import Dynamics
 from cgfe.potential import Potential
 from cgfe.units import ACCELERATION, thermal_energy
 
@@ -19,9 +21,8 @@ LARGEST_SPREAD = 50.0
 any molecule, since a stretched chain of ten residues reaches 20 Å."""
 
 ONE_THREAD_BEADS = 5120
-"""Beads of all replicas up to which a CPU steps on one thread: the operations are so short that
-waking a second one costs more than it brings (27,000 replica-steps/s against 10,000 at 64
-replicas of 10 beads, 20,500 against 15,600 at 512; 64 channels, 2 layers)."""
+"""Beads of all replicas up to which torch steps on one CPU thread: its operations are so short
+that waking a second one costs more than it brings, most of all on a machine that is not idle."""
 
 
 @dataclass
@@ -43,8 +44,8 @@ class SimulationConfig:
     seed : int, optional
         0 if not given; the command line takes seed_everything by default.
     fast : bool
-        Tabulate the network's filters and write out the forces: the same forces to 1e-5, about
-        2.5 times as fast, and 4 to 10 times in runs long enough to pay for compiling them.
+        Tabulate the network's filters and step in C++ on a CPU, or compiled on a GPU: the same
+        forces to 1e-5, and ten times the speed or more on a CPU.
         Off: the network as it is trained, with autograd.
     """
 
@@ -184,7 +185,7 @@ class LangevinSimulation:
             `save_interval`.
         """
         _check_steps(steps, save_interval)
-        start = torch.as_tensor(start_positions, device=self.device)
+        start = torch.as_tensor(start_positions, device=self.device).contiguous()
         if start.ndim != 3 or start.shape[1:] != (len(self.masses), 3) or len(start) == 0:
             raise InputError(
                 f"start positions have shape {tuple(start.shape)}, "
@@ -192,29 +193,12 @@ class LangevinSimulation:
             )
         if not bool(start.isfinite().all()):
             raise InputError("start positions are not finite.")
-        threads = torch.get_num_threads()
-        if self.device.type == "cpu" and start.shape[0] * start.shape[1] <= ONE_THREAD_BEADS:
-            torch.set_num_threads(1)
-        try:
-            return self._run(start, steps, save_interval, progress, on_frame)
-        finally:
-            torch.set_num_threads(threads)
-
-    def _run(
-        self,
-        start: Tensor,
-        steps: int,
-        save_interval: int,
-        progress: Callable[[int], None] | None,
-        on_frame: Callable[[int, Tensor], None] | None,
-    ) -> SimulationResult:
         began = time.perf_counter()
         state = _State(self, start)
         frames = steps // save_interval
         kept = np.empty((0 if on_frame else frames, *start.shape), dtype=np.float32)
         for frame in range(frames):
-            for _ in range(save_interval):
-                state.step()
+            state.advance(save_interval)
             state.check()
             if on_frame is None:
                 kept[frame] = state.last_good.cpu().numpy()
@@ -239,7 +223,7 @@ class _State:
         dt, friction = simulation.time_step_ps, simulation.friction_per_ps
         self.half_step = 0.5 * dt
         self.damping = float(np.exp(-friction * dt))
-        masses = simulation.masses.to(start)[:, None]
+        masses = simulation.masses.to(start)[:, None].repeat(1, 3)
         inverse_mass = ACCELERATION / masses
         self.kick = self.half_step * inverse_mass
         thermal_speed = (thermal_energy(simulation.temperature) * inverse_mass).sqrt()
@@ -255,6 +239,24 @@ class _State:
         self.temperature_sum, self.temperature_count = 0.0, 0
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
         self.blown_up = ~self.energy.isfinite()
+        # The kernel makes its own random numbers, in a stream of its own for each run.
+        seed = torch.randint(2**62, (), generator=self.generator, device=start.device)
+        self.dynamics = Dynamics(half_step=self.half_step, damping=self.damping, seed=int(seed))
+        self.native = None
+        if isinstance(self.potential, FastPotential):
+            self.native = self.potential.native(start)
+
+    def advance(self, steps: int) -> None:
+        """Advance by some time steps, all of them in one call if the C++ kernel takes them."""
+        if self.native is None:
+            with _fitting_threads(self.positions):
+                for _ in range(steps):
+                    self.step()
+            return
+        self.dynamics.steps = steps
+        state = (self.positions, self.velocities, self.energy, self.forces)
+        self.native.advance(self.dynamics, (self.kick, self.noise_scale), state)
+        self.dynamics.first_step += steps
 
     def step(self) -> None:
         """Advance by one time step: V R O R V."""
@@ -289,6 +291,17 @@ class _State:
         if self.temperature_count == 0:
             return float("nan")
         return self.temperature * self.temperature_sum / self.temperature_count
+
+
+@contextmanager
+def _fitting_threads(positions: Tensor) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    beads = positions.shape[0] * positions.shape[1]
+    torch.set_num_threads(1 if beads <= ONE_THREAD_BEADS else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _largest_distance(positions: Tensor) -> Tensor:

@@ -249,30 +249,21 @@ def test_later_training_does_not_reach_the_table():
         assert not torch.allclose(again.energy_and_forces(frames)[1], before)
 
 
-def test_compiling_is_chosen_and_does_without_a_compiler(monkeypatch, caplog):
-    compiled: list[object] = []
+def test_compiling_is_for_gpus_and_does_without_a_compiler(monkeypatch, caplog):
+    types, frames = torch.arange(5), chains(20, 5, 0)
+    fast = Potential(prior_of(5), network_of(0), types).fast(frames)
+    expected = fast.energy_and_forces(frames)
+    assert not caplog.records  # no compiler is asked for on a CPU
 
     def broken(function, **_):
-        compiled.append(function)
         return lambda positions: (_ for _ in ()).throw(RuntimeError("no compiler found"))
 
     monkeypatch.setattr(torch, "compile", broken)
-    types, frames = torch.arange(5), chains(400, 5, 0)
-    potential = Potential(prior_of(5), network_of(0), types)
-    expected = potential.fast(frames, compile="never").energy_and_forces(frames[:1])
-    assert not compiled
-    for steps, replicas, wanted in ((100, 1, 0), (10_000, 200, 0), (10**6, 1, 1), (40_000, 400, 2)):
-        caplog.clear()
-        with caplog.at_level(logging.INFO):
-            fast = potential.fast(frames, steps)
-            for _ in range(3):
-                found = fast.energy_and_forces(frames[:replicas])
-        assert len(compiled) == wanted
-        assert len([r for r in caplog.records if "forces:" in r.message]) == 1  # said once
+    gpu = torch.empty(0, device="meta")  # stands for a GPU
+    with caplog.at_level(logging.WARNING):
+        evaluate = fast._compile(gpu)
     assert "no compiler found" in caplog.text
-    assert_close(found[1][:1], expected[1], 1e-10)
-    with pytest.raises(InputError, match="compile is 'often'"):
-        potential.fast(frames, compile="often")
+    assert torch.equal(evaluate(frames)[1], expected[1])
     with pytest.raises(InputError, match="4 beads, but the potential is of 5 beads"):
         fast.energy_and_forces(frames[:, :4])
 

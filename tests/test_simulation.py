@@ -41,8 +41,11 @@ class Cliff(nn.Module):
         return (-self.force * along).where(along < self.edge, float("nan")).sum(1)
 
 
-def simulation_of(module: nn.Module, masses, **options) -> LangevinSimulation:
+def simulation_of(module: nn.Module, masses, fast=False, **options) -> LangevinSimulation:
+    """Return a simulation without network; `fast` takes the C++ kernel, where it compiles."""
     potential = Potential(module, None, torch.zeros(len(masses), dtype=torch.long))
+    if fast:
+        potential = potential.fast(torch.zeros(1, len(masses), 3))
     settings = {"time_step_ps": 0.004, "friction_per_ps": 1.0, "seed": 0} | options
     return LangevinSimulation(potential, np.array(masses), TEMPERATURE, **settings)
 
@@ -111,11 +114,12 @@ def test_usual_time_step_gives_the_temperature():
     assert result.replica_steps_per_second == pytest.approx(3000 * 128 / result.seconds)
 
 
-def test_chain_samples_the_density_that_the_prior_inverts():
+@pytest.mark.parametrize("fast", [False, True])
+def test_chain_samples_the_density_that_the_prior_inverts(fast):
     # In three beads bond and angle are independent, with densities r² exp(-V/kT) and, in
     # cos θ on [-1, 1], exp(-V/kT). Without the r² the mean length would be 0.02 Å off.
     prior = chain_prior(3, bond_stiffness=15.0)
-    simulation = simulation_of(prior, [100.0] * 3, time_step_ps=0.01, friction_per_ps=3.0)
+    simulation = simulation_of(prior, [100.0] * 3, fast, time_step_ps=0.01, friction_per_ps=3.0)
     result = simulation.run(zigzag(256, 3), 2400, 40)
     frames = torch.from_numpy(result.positions[15:])  # after 6 ps
     for name, low, high, volume in (("bonds", 1, 7, 2), ("angles", -1, 1, 0)):
@@ -130,6 +134,23 @@ def test_chain_samples_the_density_that_the_prior_inverts():
         exact = float((grid * density).sum() / density.sum())
         assert error < {"bonds": 0.003, "angles": 0.007}[name]
         assert abs(float(of_replica.mean()) - exact) < 4 * error
+
+
+def test_kernel_has_the_temperature_with_and_without_friction():
+    # Two beads on a bond: 3N velocities of 300 K each, in frames 1 ps apart, ten decay times.
+    prior = chain_prior(2, bond_stiffness=15.0)
+    simulation = simulation_of(prior, [110.0, 60.0], fast=True, friction_per_ps=10.0)
+    start = zigzag(128, 2)
+    result = simulation.run(start, 5000, 250)
+    relative_error = (2 / result.positions[0].size / len(result.positions)) ** 0.5
+    assert abs(result.kinetic_temperature / TEMPERATURE - 1) < 4 * relative_error
+    # Without friction the kernel goes the same way as torch from the same velocities.
+    ends = [
+        simulation_of(prior, [110.0, 60.0], fast, friction_per_ps=0.0).run(start, 100, 100)
+        for fast in (False, True)
+    ]
+    assert np.abs(ends[0].positions - ends[1].positions).max() < 1e-3
+    assert np.abs(ends[0].positions - start.numpy()).max() > 0.5
 
 
 def test_energy_error_without_friction_falls_as_the_square_of_the_time_step():
@@ -155,12 +176,14 @@ def test_energy_error_without_friction_falls_as_the_square_of_the_time_step():
     assert abs(total_energy(0.004, 2000) - exact) < 5 * abs(errors[0]) / 4
 
 
-def test_replica_that_flies_apart_is_frozen_and_the_others_go_on():
+@pytest.mark.parametrize("fast", [False, True])
+def test_replica_that_flies_apart_is_frozen_and_the_others_go_on(fast):
     masses = [100.0] * 6
     good, bad = zigzag(5), zigzag(5)
     bad[2, 5] = bad[2, 0] + torch.tensor([0.15, 0.0, 0.0])  # deep in the repulsion
     whole, broken = (
-        simulation_of(chain_prior(), masses, seed=4).run(start, 300, 50) for start in (good, bad)
+        simulation_of(chain_prior(), masses, fast, seed=4).run(start, 300, 50)
+        for start in (good, bad)
     )
     assert whole.blown_up.tolist() == [False] * 5
     assert broken.blown_up.tolist() == [False, False, True, False, False]
@@ -196,11 +219,12 @@ def test_all_replicas_may_be_bad_from_the_start():
     assert np.isnan(result.kinetic_temperature)
 
 
-def test_a_seed_fixes_the_run_and_runs_go_on_in_its_stream():
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_seed_fixes_the_run_and_runs_go_on_in_its_stream(fast):
     start = zigzag(4)
 
     def simulation(seed: int) -> LangevinSimulation:
-        return simulation_of(chain_prior(), [100.0] * 6, seed=seed)
+        return simulation_of(chain_prior(), [100.0] * 6, fast, seed=seed)
 
     first, again = simulation(6), simulation(6)
     reference = first.run(start, 100, 50).positions
@@ -212,8 +236,9 @@ def test_a_seed_fixes_the_run_and_runs_go_on_in_its_stream():
     assert torch.equal(start, zigzag(4))  # the start is not written to
 
 
-def test_frames_can_be_handed_over_as_they_come():
-    kept = simulation_of(chain_prior(), [100.0] * 6).run(zigzag(3), 200, 50)
+@pytest.mark.parametrize("fast", [False, True])
+def test_frames_can_be_handed_over_as_they_come(fast):
+    kept = simulation_of(chain_prior(), [100.0] * 6, fast).run(zigzag(3), 200, 50)
     frames: list[np.ndarray] = []
     done: list[int] = []
 
@@ -221,7 +246,7 @@ def test_frames_can_be_handed_over_as_they_come():
         assert number == len(frames)
         frames.append(positions.numpy())  # not a copy: a frame is not written to later
 
-    given = simulation_of(chain_prior(), [100.0] * 6).run(
+    given = simulation_of(chain_prior(), [100.0] * 6, fast).run(
         zigzag(3), 200, 50, progress=done.append, on_frame=keep
     )
     assert kept.positions.shape == (4, 3, 6, 3)

@@ -71,7 +71,7 @@ def run(words: Sequence[str]) -> None:
     plain = model.to(device).potential(number)
     frames = torch.from_numpy(reference.start_positions)
     simulation = LangevinSimulation(
-        plain if options.plain else plain.fast(frames, options.steps),
+        plain if options.plain else plain.fast(frames),
         torch.from_numpy(reference.masses),
         reference.temperature_kelvin if options.temperature is None else options.temperature,
         options.time_step,

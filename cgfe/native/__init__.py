@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def library(name: str) -> ctypes.CDLL | None:
     if compiler is None:
         log.warning("no C++ compiler found ($CXX, c++, g++, clang++): the slower torch path runs")
         return None
-    text = source.read_text()
+    text = _with_headers(source.read_text())
     wide = WIDE if platform.machine() in ("x86_64", "AMD64") else ()
     command = [compiler, *FLAGS, *LOOSE, *SHARED, *wide]
     key = hashlib.sha256("\n".join([text, _processor(), *command]).encode()).hexdigest()[:16]
@@ -73,6 +74,12 @@ def library(name: str) -> ctypes.CDLL | None:
             str(reason).strip().partition("\n")[0],
         )
         return None
+
+
+def _with_headers(text: str) -> str:
+    """Put in the headers of this folder, so that one text is compiled and tells its version."""
+    folder, include = files("cgfe") / "native", re.compile('^#include "(.+)"$', re.MULTILINE)
+    return include.sub(lambda line: (folder / line[1]).read_text(), text)
 
 
 def in_parallel(function: Callable[[int, int], None], items: int, threads: int) -> None:
