@@ -40,7 +40,12 @@ data: setup
 data-full: setup
 	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml
 	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml
-	$(BIN)/cgfe pack --runs runs/reference/chignolin_metadynamics runs/reference/chignolin --native folded --output runs/reference/chignolin.h5
+	$(BIN)/cgfe pack --runs runs/reference/chignolin --native folded --output runs/reference/unbiased.h5
+	$(BIN)/cgfe reference --config configs/reference/chignolin_tics.yaml
+	$(BIN)/cgfe reference --config configs/reference/chignolin_adaptive.yaml
+	$(BIN)/cgfe reference --config configs/reference/chignolin_adaptive.yaml output=runs/reference/chignolin_round2 seed=12 'scouts=[runs/reference/chignolin,runs/reference/chignolin_round1]'
+	$(BIN)/cgfe pack --runs runs/reference/chignolin* --native folded --held-out 0.1 --output runs/reference/frames.h5
+	$(BIN)/cgfe reference-report runs/reference/frames.h5 --output runs/reference/convergence.html
 
 report: setup
 	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)
