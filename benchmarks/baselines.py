@@ -139,7 +139,7 @@ class TorchMDNet(Baseline):
 
     def __init__(self, network: CGSchNet, beads: int, search: bool = True) -> None:
         super().__init__()
-        # torchmd-net's kernels greet on import and warn that there is no GPU.
+        # The library of torchmd-net's kernels tells much about itself.
         warp: Any = importlib.import_module("warp")
         warp.config.log_level = logging.ERROR
         from torchmdnet.models.model import create_model

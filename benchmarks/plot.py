@@ -60,7 +60,7 @@ def _training(axes: Axes, rows: Rows, comparisons: Rows) -> None:
     axes.barh(names, medians, xerr=errors, color=[COLOURS[name] for name in names])
     ratios = {c["other"]: c["times_faster"][1] for c in comparisons if c["section"] == "training"}
     for position, name in enumerate(names):
-        text = f" cgfe × {1 / ratios[name]:.2f}" if name in ratios else ""
+        text = f" cgfe ÷ {ratios[name]:.2f}" if name in ratios else ""
         axes.text(medians[position], position, text, va="bottom")
     axes.margins(x=0.2)
     axes.invert_yaxis()
@@ -105,7 +105,7 @@ def _scaling(axes: Axes, rows: Rows, kind: str) -> None:
 
 def _memory(axes: Axes, rows: Rows) -> None:
     own = _of(rows, "memory over replicas", "memory over beads")
-    axes.set_title("peak memory of a simulation beyond the imports: MB")
+    axes.set_title("simulation's peak memory without imports: MB")
     if not own:
         return _nothing(axes)
     for kind in ("replicas", "beads"):
@@ -118,6 +118,7 @@ def _memory(axes: Axes, rows: Rows) -> None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=10)
     axes.set_xlabel("replicas × beads²")
     axes.legend()
 
@@ -129,7 +130,7 @@ def _pipeline(axes: Axes, rows: Rows) -> None:
         return _nothing(axes)
     seconds = [row["per_unit"] / row["items_per_second"][1] for row in own]
     names = [row["variant"].replace(", ", "\n") for row in own]
-    axes.bar_label(axes.barh(names, seconds), fmt="%.2g")
+    axes.bar_label(axes.barh(names, seconds), fmt="%.2g", padding=3)
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.invert_yaxis()

@@ -33,10 +33,10 @@ FORMAT = 1
 SECTIONS: dict[str, tuple[Section, float]] = {
     "machine": (lambda s, _, tell: machine.measure(s.turns, s.turn_seconds, tell), 25),
     "training": (training.measure, 40),
-    "simulation": (simulation.compare, 240),
-    "scaling": (simulation.scale, 130),
-    "memory": (lambda s, _, tell: memory.measure(s, tell), 75),
-    "pipeline": (lambda s, _, tell: pipeline.measure(s, tell), 130),
+    "simulation": (simulation.compare, 230),
+    "scaling": (simulation.scale, 140),
+    "memory": (lambda s, _, tell: memory.measure(s, tell), 85),
+    "pipeline": (lambda s, _, tell: pipeline.measure(s, tell), 90),
 }
 """Each with the seconds that it took on two cores, for the time left."""
 
