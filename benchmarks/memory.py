@@ -81,7 +81,7 @@ def main() -> None:
     settings = replace(FULL, network=CGSchNetConfig(**json.loads(sys.argv[3])))
     system = synthetic(beads)
     before, began = peak_bytes(), time.perf_counter()
-    work, _ = simulation_work(fast_potential(system, settings, 0), system, replicas)
+    work, _ = simulation_work(fast_potential(system, settings), system, replicas)
     work(STEPS)
     seconds = time.perf_counter() - began
     print(json.dumps({"before": before, "after": peak_bytes(), "seconds": seconds}))

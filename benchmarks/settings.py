@@ -20,8 +20,6 @@ class Settings:
     batch_size : int
     simulations : tuple of (beads, replicas)
         10 beads are chignolin, others synthetic chains.
-    planned_steps : int
-        Told to `Potential.fast`, which may prepare more for long runs; 0 for none.
     scaling_replicas, scaling_beads : tuple of int
     beads_replicas : int
         Replicas at which the number of beads varies.
@@ -38,7 +36,6 @@ class Settings:
     heavy_turns: int = 5
     batch_size: int = 512
     simulations: tuple[tuple[int, int], ...] = ((10, 512), (10, 1), (80, 64))
-    planned_steps: int = 10_000
     scaling_replicas: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
     scaling_beads: tuple[int, ...] = (10, 20, 40, 80, 160)
     beads_replicas: int = 64
@@ -55,7 +52,6 @@ QUICK = replace(
     turn_seconds=0.15,
     heavy_turns=3,
     simulations=((10, 512), (10, 1), (80, 4)),
-    planned_steps=0,
     scaling_replicas=(1, 16, 256),
     scaling_beads=(10, 40),
     beads_replicas=8,

@@ -51,9 +51,9 @@ def simulation_work(potential: Any, system: System, replicas: int) -> tuple[Work
     return work, blown_up
 
 
-def fast_potential(system: System, settings: Settings, steps: int) -> Any:
+def fast_potential(system: System, settings: Settings) -> Any:
     """Return cgfe's potential as simulations use it."""
-    return system.potential(settings.network).fast(system.checked, steps)
+    return system.potential(settings.network).fast(system.checked)
 
 
 def potentials(system: System, settings: Settings) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def potentials(system: System, settings: Settings) -> dict[str, Any]:
         networks["torchmd-net"] = TorchMDNet(network, system.beads)
         networks["torchmd-net, pairs given"] = TorchMDNet(network, system.beads, False)
     return {
-        "cgfe": fast_potential(system, settings, settings.planned_steps),
+        "cgfe": fast_potential(system, settings),
         "cgfe, autograd": plain,
         **{
             name: BaselinePotential(plain, other, system.checked)
@@ -125,7 +125,7 @@ def scale(settings: Settings, ceilings: list[Row], advance: Advance | None = Non
     """Return cgfe's simulation over replicas, beads and threads, all of them in turns."""
     points = scaling_points(settings)
     systems = {beads: system_of(beads) for beads in {beads for _, beads, _ in points}}
-    forms = {beads: fast_potential(system, settings, 0) for beads, system in systems.items()}
+    forms = {beads: fast_potential(system, settings) for beads, system in systems.items()}
     works, blown_up = {}, {}
     for kind, beads, replicas in points:
         for count in thread_counts():
