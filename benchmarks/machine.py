@@ -3,6 +3,10 @@
 import ctypes
 import os
 import platform
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,10 @@ TRIAD = 2**24
 """Numbers in each of three arrays, 64 MB: more than a cache holds."""
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2
 """Names of options in glibc's mallopt."""
+MULTIPLY_ADDS = "multiply-adds in registers"
+WIDTHS = {"narrow": 8, "wide": 16}
+"""Numbers in a vector."""
+ROUNDS = 100_000
 PACKAGES = ("cgfe", "torch", "torch-geometric", "torchmd-net", "lightning", "numpy", "pyperf")
 
 
@@ -41,9 +49,11 @@ def thread_counts() -> list[int]:
 
 
 def measure(turns: int, turn_seconds: float, advance: Advance | None = None) -> list[Row]:
-    """Return the rate of a float32 matrix product and of a triad a = b + 2 c.
+    """Return the rates of multiply-adds in registers, of a matrix product, and of a triad.
 
-    Of the triad's memory traffic two reads and a write are counted, as in STREAM.
+    The first, compiled where there is a compiler, is the ceiling. The float32 matrix product of
+    torch may keep to half of what the vector units can do. Of the triad's, a = b + 2 c, memory
+    traffic two reads and a write are counted, as in STREAM.
     """
     left, right = torch.randn(2, MATRIX, MATRIX).unbind()
     product = torch.empty(MATRIX, MATRIX)
@@ -59,37 +69,78 @@ def measure(turns: int, turn_seconds: float, advance: Advance | None = None) -> 
             torch.add(second, third, alpha=2.0, out=first)
         return calls
 
-    kinds = {
-        "matrix product": (multiply, 2 * MATRIX**3, "float32 operations"),
-        "triad": (triad, 3 * 4 * TRIAD, "bytes"),
-    }
-    works: dict[str, Work] = {
-        f"{kind}/{count}": on_threads(work, count)
-        for kind, (work, _, _) in kinds.items()
-        for count in thread_counts()
-    }
-    seconds = take_turns(works, turns, turn_seconds, advance)
-    return [
-        Row(
-            section="machine",
-            case=kind,
-            variant=f"{count} threads",
-            seconds=seconds[f"{kind}/{count}"],
-            per_unit=size,
-            items=items,
-            facts={"threads": count},
-        )
-        for kind, (_, size, items) in kinds.items()
-        for count in thread_counts()
-    ]
+    works: dict[tuple[str, str, int], Work] = {}
+    sizes = {"matrix product": 2.0 * MATRIX**3, "triad": 3.0 * 4 * TRIAD}
+    for count in thread_counts():
+        works["matrix product", "torch", count] = on_threads(multiply, count)
+        works["triad", "torch", count] = on_threads(triad, count)
+    for width, (work, flops) in _multiply_adds().items():
+        sizes[MULTIPLY_ADDS] = flops
+        for count in thread_counts():
+            works[MULTIPLY_ADDS, width, count] = _in_parallel(work, count)
+    seconds = take_turns({str(key): w for key, w in works.items()}, turns, turn_seconds, advance)
+    rows = []
+    for key in works:
+        case, kind, count = key
+        # Each thread runs the whole loop.
+        flops = sizes[case] * (WIDTHS[kind] * count if case == MULTIPLY_ADDS else 1)
+        items = "bytes" if case == "triad" else "float32 operations"
+        name = f"{count} threads" if kind == "torch" else f"{count} threads, {kind} vectors"
+        facts = {"threads": count}
+        rows.append(Row("machine", case, name, seconds[str(key)], flops, items, facts))
+    return rows
 
 
 def peak_flops(rows: list[Row], threads: int) -> float | None:
-    """Return the median float32 operations per second of the matrix product, if measured."""
-    for row in rows:
-        if row.case == "matrix product" and row.facts["threads"] == threads:
-            return row.rate[1]
-    return None
+    """Return the most float32 operations per second that any loop reached, if measured."""
+    rates = [row.rate[1] for row in rows if row.case != "triad" and row.facts["threads"] == threads]
+    return max(rates, default=None)
+
+
+def _multiply_adds() -> dict[str, tuple[Work, float]]:
+    """Return the compiled loops with the operations of a call, a vector's lane; or nothing."""
+    compiler = next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
+    if compiler is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "peak.so"
+        wide = ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
+        options = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", *wide]
+        source = Path(__file__).with_name("peak.cpp")
+        try:
+            subprocess.run(
+                [compiler, *options, str(source), "-o", str(path)], check=True, capture_output=True
+            )
+            library = ctypes.CDLL(str(path))
+        except (OSError, subprocess.CalledProcessError):
+            return {}
+    return {
+        name: (_loop(getattr(library, name)), 2.0 * library.chains() * ROUNDS) for name in WIDTHS
+    }
+
+
+def _loop(function: Any) -> Work:
+    function.argtypes = [ctypes.c_long]
+    function.restype = ctypes.c_float
+
+    def work(calls: int) -> int:
+        function(calls * ROUNDS)
+        return calls
+
+    return work
+
+
+def _in_parallel(work: Work, number: int) -> Work:
+    """Return the same work, done whole on each of `number` threads (ctypes frees the lock)."""
+    if number == 1:
+        return work
+    pool = ThreadPoolExecutor(number)
+
+    def all_of_them(calls: int) -> int:
+        list(pool.map(work, [calls] * number))
+        return calls
+
+    return all_of_them
 
 
 def facts() -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Training steps: forward, forces, loss, backward, optimizer, on batches prepared before."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 from torch_geometric.data import Batch
@@ -32,13 +34,19 @@ def data(batch_size: int) -> CGFramesDataModule:
 
 
 def force_field(frames: CGFramesDataModule, config: CGSchNetConfig) -> CGForceField:
-    """Return a force field outside any trainer, as `cgfe fit` would begin with."""
+    """Return a force field at the start of its first epoch, as in `cgfe fit`."""
     torch.manual_seed(0)
     module = CGForceField(network=config, loss=LOSS, optimizer=_optimizer)
     module.set_references(frames.references, frames.names)
     # Logging belongs to the trainer, whose cost is not measured here.
     module.log_dict = lambda *_, **__: None  # type: ignore[assignment, method-assign]
-    return module.train()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer: Any = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    trainer.datamodule = frames
+    module.trainer = trainer
+    # What a module prepares for an epoch belongs to its steps.
+    module.train().on_train_epoch_start()
+    return module
 
 
 def module_step(module: CGForceField) -> Callable[[Batch], None]:

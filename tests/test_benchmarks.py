@@ -230,6 +230,7 @@ def test_chains_are_as_compact_as_proteins(beads: int) -> None:
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "MATRIX", 16)
     monkeypatch.setattr(machine, "TRIAD", 256)
+    monkeypatch.setattr(machine, "ROUNDS", 100)
 
 
 def test_tiny_run_writes_valid_json(
@@ -284,6 +285,21 @@ def test_pyperf_reads_the_times(tmp_path: Any) -> None:
     assert run.write_pyperf(rows, tmp_path / "pyperf.json")
     suite = pyperf.BenchmarkSuite.load(str(tmp_path / "pyperf.json"))
     assert suite.get_benchmark("s: c, cgfe").get_values() == (1.0, 2.0)
+
+
+def test_ceiling_is_the_fastest_loop_on_as_many_threads() -> None:
+    def row(case: str, threads: int, rate: float) -> Row:
+        return Row("machine", case, "v", [1.0, 1.0], rate, "operations", {"threads": threads})
+
+    rows = [
+        row("matrix product", 1, 5.0),
+        row(machine.MULTIPLY_ADDS, 1, 9.0),
+        row("matrix product", 2, 10.0),
+        row("triad", 1, 99.0),
+    ]
+    assert machine.peak_flops(rows, 1) == 9.0
+    assert machine.peak_flops(rows, 2) == 10.0
+    assert machine.peak_flops(rows, 4) is None
 
 
 def test_training_steps_change_the_parameters() -> None:
