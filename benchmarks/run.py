@@ -2,7 +2,7 @@
 
     python -m benchmarks                 # everything, about a quarter of an hour
     python -m benchmarks --quick         # about two minutes
-    python -m benchmarks --only training simulation --output /tmp/results
+    python -m benchmarks --only training simulation --output somewhere
 
 In the output folder: `benchmarks.json` (all times of all turns, rates and ratios with quartiles),
 `benchmarks.png`, and, where pyperf is installed, `pyperf.json` for `python -m pyperf stats` and
