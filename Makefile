@@ -2,6 +2,7 @@
 # make test    set up and pass the tests
 # make lint    ruff and mypy
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (hours)
+# make bench   set up and measure everything (a quarter of an hour; BENCH=--quick: two minutes)
 # make report  draw the newest run's report again
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test lint data data-full report setup
+.PHONY: train test lint bench data data-full report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -31,6 +32,13 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH)
 
 data: setup
 	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml output=runs/data/metadynamics nanoseconds=0.5

@@ -1,125 +1,171 @@
-"""Speed of simulations with plain autograd and with the fast forces, in one run.
+"""Langevin simulation: the same potential in all its forms, and how cgfe's own scales."""
 
-    python benchmarks/simulation.py --replicas 1 64 512 --threads 1
+import time
+from typing import Any
 
-The two take turns, so that other load on the machine meets both alike; the ratio of each turn
-to autograd in the same turn is reported with its spread over the turns.
-"""
-
-import argparse
-import json
-import statistics
-from pathlib import Path
-
-import numpy as np
 import torch
 
-from cgfe.datamodule import EMBEDDED
-from cgfe.frames import CGFrames
-from cgfe.potential import Potential
-from cgfe.priors import PriorEnergy
-from cgfe.schnet import CGSchNet, CGSchNetConfig
+from benchmarks import operations
+from benchmarks.baselines import (
+    HAS_TORCHMD_NET,
+    Baseline,
+    BaselinePotential,
+    PyGSchNet,
+    TorchMDNet,
+)
+from benchmarks.machine import peak_flops, thread_counts
+from benchmarks.settings import Settings
+from benchmarks.systems import System, chignolin, synthetic
+from benchmarks.turns import Advance, Row, Work, on_threads, take_turns
+from cgfe.schnet import CGSchNet
 from cgfe.simulation import LangevinSimulation
 
-SIZES = ((64, 2), (128, 4))
-TURN_SECONDS = 0.5
-FEWEST_STEPS, SAVE_INTERVAL = 2, 50
+TIME_STEP_PS, FRICTION_PER_PS = 0.004, 1.0
+HEAVY = 10**5
+"""Replicas × beads² from which a step of an unfused network takes a second or more."""
+SLOW = 1.0
+"""Seconds a step of what is not tried on other numbers of threads."""
 
 
-def chignolin() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return positions (F, N, 3), bonds and bead types of the embedded protein."""
-    frames = CGFrames.load(str(EMBEDDED["chignolin"]))
-    return frames.positions, frames.bonds, frames.bead_types
+def system_of(beads: int) -> System:
+    """Return chignolin for 10 beads, else a synthetic chain."""
+    return chignolin() if beads == 10 else synthetic(beads)
 
 
-def globules(beads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the same of made-up compact chains, for sizes of which there are no data."""
-    random = np.random.default_rng(0)
-    positions = np.zeros((512, beads, 3))
-    for bead in range(1, beads):
-        step = random.normal(size=(len(positions), 3)) - 0.05 * positions[:, bead - 1]
-        step *= random.normal(3.8, 0.05, (len(step), 1)) / np.linalg.norm(step, axis=1)[:, None]
-        positions[:, bead] = positions[:, bead - 1] + step
-    bonds = np.stack([np.arange(beads - 1), np.arange(1, beads)], axis=1)
-    return positions.astype(np.float32), bonds, random.integers(0, 20, beads)
+def simulation_work(potential: Any, system: System, replicas: int) -> tuple[Work, list[int]]:
+    """Return work that simulates a number of steps, and the replicas that blew up in each run.
+
+    The unit is a force evaluation, since there is one more of them than steps.
+    """
+    simulation = LangevinSimulation(
+        potential, system.masses, system.temperature, TIME_STEP_PS, FRICTION_PER_PS, seed=0
+    )
+    starts = system.starts(replicas)
+    blown_up: list[int] = []
+
+    def work(calls: int) -> int:
+        result = simulation.run(starts, calls, calls)
+        blown_up.append(int(result.blown_up.sum()))
+        return calls + 1
+
+    return work, blown_up
 
 
-def forms(
-    positions: np.ndarray, bonds: np.ndarray, types: np.ndarray, hidden: int, layers: int
-) -> dict[str, LangevinSimulation]:
-    """Return simulations of one potential; speed does not depend on its parameters."""
-    torch.manual_seed(0)
-    config = CGSchNetConfig(hidden_channels=hidden, num_filters=hidden, num_layers=layers)
-    prior = PriorEnergy.fit(positions, bonds, 300.0)
-    plain = Potential(prior, CGSchNet(config), torch.from_numpy(types))
-    potentials = {"autograd": plain, "fast": plain.fast(torch.from_numpy(positions))}
-    masses = np.full(len(types), 110.0)
+def fast_potential(system: System, settings: Settings) -> Any:
+    """Return cgfe's potential as simulations use it."""
+    return system.potential(settings.network).fast(system.checked)
+
+
+def potentials(system: System, settings: Settings) -> dict[str, Any]:
+    """Return the same potential in all its forms."""
+    plain = system.potential(settings.network)
+    network = plain.network
+    assert isinstance(network, CGSchNet)
+    networks: dict[str, Baseline] = {"PyG": PyGSchNet(network)}
+    if HAS_TORCHMD_NET:
+        networks["torchmd-net"] = TorchMDNet(network, system.beads)
+        networks["torchmd-net, pairs given"] = TorchMDNet(network, system.beads, False)
     return {
-        name: LangevinSimulation(potential, masses, 300.0, 0.002, 1.0, seed=0)
-        for name, potential in potentials.items()
+        "cgfe": fast_potential(system, settings),
+        "cgfe, autograd": plain,
+        **{
+            name: BaselinePotential(plain, other, system.checked)
+            for name, other in networks.items()
+        },
     }
 
 
-def turn(simulation: LangevinSimulation, start: torch.Tensor, steps: int) -> tuple[float, int]:
-    """Return replica-steps per second and the steps of a turn of the wanted length."""
-    result = simulation.run(start, steps, min(steps, SAVE_INTERVAL))
-    wanted = TURN_SECONDS * steps / result.seconds
-    fit = max(FEWEST_STEPS, int(wanted))
-    return result.replica_steps_per_second, fit - fit % SAVE_INTERVAL or fit
+def choose_threads(potential: BaselinePotential, positions: torch.Tensor) -> None:
+    """Let a baseline use the number of threads that is best for it."""
+    times = {}
+    # All threads first: what is slow even then is left there.
+    for count in reversed(thread_counts()):
+        potential.threads = count
+        potential.energy_and_forces(positions[:1])
+        began = time.perf_counter()
+        potential.energy_and_forces(positions)
+        times[count] = time.perf_counter() - began
+        if times[count] > SLOW:
+            break
+    potential.threads = min(times, key=lambda count: times[count])
 
 
-def measure(
-    simulations: dict[str, LangevinSimulation], start: torch.Tensor, turns: int
-) -> dict[str, list[float]]:
-    """Return each form's replica-steps per second in each turn."""
-    steps = dict.fromkeys(simulations, FEWEST_STEPS)
-    rates: dict[str, list[float]] = {name: [] for name in simulations}
-    for number in range(-2, turns):  # two turns find the number of steps
-        for name, simulation in simulations.items():
-            rate, fit = turn(simulation, start, steps[name])
-            if number < 0:
-                steps[name] = fit
-            else:
-                rates[name].append(rate)
-    return rates
-
-
-def main() -> None:
-    """Measure, print a table, and write it as JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 64, 512])
-    parser.add_argument("--turns", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="default: torch's choice")
-    parser.add_argument("--hidden", type=int, choices=[h for h, _ in SIZES], help="default: all")
-    parser.add_argument("--beads", type=int, help="default: the 10 of chignolin")
-    parser.add_argument("--json", type=Path, help="file to write")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    positions, bonds, types = globules(options.beads) if options.beads else chignolin()
+def compare(settings: Settings, ceilings: list[Row], advance: Advance | None = None) -> list[Row]:
+    """Return the simulation of every form of the potential, in turns."""
     rows = []
-    print(f"{len(types)} beads, {torch.get_num_threads()} threads")
-    print("hidden layers replicas form     replica-steps/s  times autograd (quartiles)")
-    for hidden, layers in [size for size in SIZES if options.hidden in (None, size[0])]:
-        simulations = forms(positions, bonds, types, hidden, layers)
-        for replicas in options.replicas:
-            chosen = torch.linspace(0, len(positions) - 1, replicas).long()
-            rates = measure(simulations, torch.from_numpy(positions)[chosen], options.turns)
-            for name, own in rates.items():
-                ratios = [b / a for a, b in zip(rates["autograd"], own, strict=True)]
-                low, middle, high = statistics.quantiles(ratios, n=4)
-                print(
-                    f"{hidden:6} {layers:6} {replicas:8} {name:8} {statistics.median(own):15.0f}"
-                    f"  {middle:.1f} ({low:.1f} to {high:.1f})",
-                    flush=True,
-                )
-                size = {"hidden": hidden, "layers": layers, "replicas": replicas, "form": name}
-                rows.append({**size, "rates": own, "ratio": [low, middle, high]})
-    if options.json:
-        facts = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-        facts |= {"beads": len(types), "rows": rows}
-        options.json.write_text(json.dumps(facts, indent=1))
+    cases = settings.simulations
+    for number, (beads, replicas) in enumerate(cases):
+
+        def partly(share: float, number: int = number) -> None:
+            if advance is not None:
+                advance((number + share) / len(cases))
+
+        system = system_of(beads)
+        works, blown_up, threads = {}, {}, {}
+        for name, potential in potentials(system, settings).items():
+            threads[name] = torch.get_num_threads()
+            if isinstance(potential, BaselinePotential):
+                choose_threads(potential, system.starts(replicas))
+                threads[name] = potential.threads
+            works[name], blown_up[name] = simulation_work(potential, system, replicas)
+        heavy = replicas * beads**2 >= HEAVY
+        turns = settings.heavy_turns if heavy else settings.turns
+        seconds = take_turns(works, turns, settings.turn_seconds, partly)
+        rows += [
+            _row(
+                "simulation", name, seconds[name], beads, replicas, settings, ceilings,
+                {"threads": threads[name], "blown_up": max(blown_up[name])},
+            )
+            for name in works
+        ]  # fmt: skip
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def scale(settings: Settings, ceilings: list[Row], advance: Advance | None = None) -> list[Row]:
+    """Return cgfe's simulation over replicas, beads and threads, all of them in turns."""
+    points = scaling_points(settings)
+    systems = {beads: system_of(beads) for beads in {beads for _, beads, _ in points}}
+    forms = {beads: fast_potential(system, settings) for beads, system in systems.items()}
+    works, blown_up = {}, {}
+    for kind, beads, replicas in points:
+        for count in thread_counts():
+            work, broken = simulation_work(forms[beads], systems[beads], replicas)
+            key = (kind, beads, replicas, count)
+            works[str(key)], blown_up[key] = on_threads(work, count), broken
+    seconds = take_turns(works, settings.heavy_turns, settings.turn_seconds, advance)
+    return [
+        _row(
+            f"scaling over {kind}", f"{count} threads", seconds[str(key)], beads, replicas,
+            settings, ceilings, {"threads": count, "blown_up": max(blown_up[key])},
+        )
+        for key in blown_up
+        for kind, beads, replicas, count in [key]
+    ]  # fmt: skip
+
+
+def scaling_points(settings: Settings) -> list[tuple[str, int, int]]:
+    """Return (what varies, beads, replicas) of every point."""
+    return [("replicas", 10, replicas) for replicas in settings.scaling_replicas] + [
+        ("beads", beads, settings.beads_replicas) for beads in settings.scaling_beads
+    ]
+
+
+def _row(
+    section: str,
+    variant: str,
+    seconds: list[float],
+    beads: int,
+    replicas: int,
+    settings: Settings,
+    ceilings: list[Row],
+    facts: dict[str, Any],
+) -> Row:
+    case = f"{beads} beads, {replicas} replicas"
+    row = Row(section, case, variant, seconds, replicas, "replica-steps")
+    counted = operations.simulation_step(settings.network, beads)
+    flops = row.rate[1] * counted.flops
+    row.facts = {"beads": beads, "replicas": replicas, "gflops": flops / 1e9, **facts}
+    peak = peak_flops(ceilings, facts["threads"])
+    if peak is not None:
+        row.facts["share_of_peak"] = flops / peak
+    return row

@@ -1,0 +1,1 @@
+"""Benchmarks of cgfe: `make bench`, or `python -m benchmarks --help`."""
