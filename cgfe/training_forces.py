@@ -16,7 +16,8 @@ even grid of distances, once per step, and interpolated by cubic Hermite polynom
 the exact gradient of the interpolated energy.
 """
 
-import logging
+import copy
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,18 +25,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch.nn.functional import linear
 
-from cgfe.schnet import CGSchNet, Interaction
+from cgfe.schnet import RADIAL_BASES, CGSchNet, CGSchNetConfig, Interaction
 from cgfe.training_pairs import Pairs
 
-log = logging.getLogger(__name__)
-
 TOLERANCE = 1e-5
-"""Largest error of interpolation in energies, relative to the root mean square of the forces times
-1 Å, and in forces, relative to their root mean square."""
+"""Largest error of interpolation: root mean squares over frames, relative to the energies and
+forces themselves."""
 FIRST_INTERVALS, LAST_INTERVALS = 256, 4096
-CHECKED_FRAMES = 64
+CHECKED_FRAMES = 32
 
 
 def energy_and_forces(
@@ -49,45 +49,92 @@ def energy_and_forces(
     ----------
     network : CGSchNet
     positions : Tensor (B, N, 3)
-        Å, as `is_supported` wants them.
+        Å, such that `training_pairs.is_supported`.
     bead_types : LongTensor (N,)
     intervals : int
         Of the filters' grid.
     """
-    tables = torch.stack([filter_table(network, block, intervals) for block in _blocks(network)])
-    weights = [
-        parameter
-        for block in _blocks(network)
-        for parameter in (*block.to_filters.parameters(), *block.update.parameters())
-    ]
-    weights += network.output.parameters()
+    blocks = [block for block in network.interactions if isinstance(block, Interaction)]
+    weights = [x for block in blocks for x in (block.to_filters, block.update)]
     energy, forces = _EnergyAndForces.apply(
         network.config.cutoff,
         ACTIVATIONS[network.config.activation],
         positions.detach().contiguous(),
-        tables,
+        torch.stack([_filter_table(network.config, x, intervals) for x in blocks]).to(positions),
         network.embedding(bead_types),
-        *weights,
+        *(parameter for part in (*weights, network.output) for parameter in part.parameters()),
     )
     return energy, forces
 
 
-def filter_table(network: CGSchNet, block: Interaction, intervals: int) -> Tensor:
-    """Return values and slopes (per interval) of a layer's filters at all grid points (G, 2, F)."""
-    cutoff = network.config.cutoff
-    weight = block.to_filters.weight
-    grid = torch.linspace(0, cutoff, intervals + 1, dtype=weight.dtype, device=weight.device)
+def sufficient_intervals(
+    network: CGSchNet, systems: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[int | None, float]:
+    """Return the coarsest grid that holds the tolerance, and its error.
 
-    def filters(distance: Tensor) -> Tensor:
-        envelope = 0.5 + 0.5 * torch.cos(distance * (math.pi / cutoff))
-        return block.filter_network(network.radial_basis(distance)) * envelope[:, None]
+    Grids of 256, 512, ... 4,096 intervals are compared with the network itself, in float64.
 
-    value, slope = torch.func.jvp(filters, (grid,), (torch.ones_like(grid),))[:2]
-    return torch.stack([value, slope * (cutoff / intervals)], dim=1)
+    Parameters
+    ----------
+    network : CGSchNet
+    systems : sequence of (Tensor (F, N, 3), LongTensor (N,))
+        Real frames in Å and their bead types; 32 frames are taken of each.
+
+    Returns
+    -------
+    intervals : int or None
+        None if no grid holds the tolerance.
+    error : float
+        The larger one of energies and forces, of the worst system.
+    """
+    exact = copy.deepcopy(network).double().requires_grad_(False)
+    cases = []
+    for positions, bead_types in systems:
+        chosen = torch.linspace(0, len(positions) - 1, min(len(positions), CHECKED_FRAMES)).long()
+        frames = positions[chosen].double().requires_grad_()
+        with torch.enable_grad():
+            energy = exact.energy(frames, bead_types)
+            (gradient,) = torch.autograd.grad(energy.sum(), frames)
+        cases.append((frames.detach(), bead_types, (energy.detach(), -gradient)))
+    error, intervals = math.inf, FIRST_INTERVALS
+    while intervals <= LAST_INTERVALS:
+        error = 0.0
+        for frames, types, expected in cases:
+            found = energy_and_forces(exact, frames, types, intervals)
+            for one, other in zip(found, expected, strict=True):
+                error = max(error, float((one - other).norm() / other.norm().clamp(min=1e-30)))
+        if error <= TOLERANCE:
+            return intervals, error
+        intervals *= 2
+    return None, error
 
 
-def _blocks(network: CGSchNet) -> list[Interaction]:
-    return [block for block in network.interactions if isinstance(block, Interaction)]
+def _filter_table(config: CGSchNetConfig, block: Interaction, intervals: int) -> Tensor:
+    """Return value, rise and slope of a layer's filters at all grid points (G, 3, F), float64.
+
+    W = y C with y = V φ(U r + u) + v, radial functions r and envelope C; so W' = y' C + y C' with
+    y' = V (φ' ∘ U r').
+    """
+    radial, radial_slope, envelope, envelope_slope = _grid(config, intervals)
+    inner, inner_bias, outer, outer_bias = (x.double() for x in block.filter_network.parameters())
+    after, slope, _ = ACTIVATIONS[config.activation](linear(radial, inner, inner_bias))
+    filters = linear(after, outer, outer_bias)
+    change = linear(slope * linear(radial_slope, inner), outer)
+    value = filters * envelope
+    rise = functional.pad(value.diff(dim=0), (0, 0, 0, 1))
+    return torch.stack([value, rise, change * envelope + filters * envelope_slope], dim=1)
+
+
+@functools.lru_cache(maxsize=8)
+def _grid(config: CGSchNetConfig, intervals: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return radial functions (G, K), envelope (G, 1), and the slopes of both per interval."""
+    basis = RADIAL_BASES[config.radial_basis](config.num_radial, config.cutoff).double()
+    step = torch.full((intervals + 1,), config.cutoff / intervals, dtype=torch.float64)
+    distances = torch.arange(intervals + 1) * step
+    radial, radial_slope = torch.func.jvp(basis, (distances,), (step,))[:2]
+    phase = torch.linspace(0, math.pi, intervals + 1, dtype=torch.float64)[:, None]
+    slope = (-0.5 * math.pi / intervals) * phase.sin()
+    return radial, radial_slope, 0.5 + 0.5 * phase.cos(), slope
 
 
 # Activations ------------------------------------------------------------------------------------
