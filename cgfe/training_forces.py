@@ -34,7 +34,7 @@ from cgfe.training_pairs import Pairs
 TOLERANCE = 1e-5
 """Largest error of interpolation: root mean squares over frames, relative to the energies and
 forces themselves."""
-FIRST_INTERVALS, LAST_INTERVALS = 256, 4096
+FIRST_INTERVALS, LAST_INTERVALS = 512, 4096
 CHECKED_FRAMES = 32
 
 
@@ -72,7 +72,7 @@ def sufficient_intervals(
 ) -> tuple[int | None, float]:
     """Return the coarsest grid that holds the tolerance, and its error.
 
-    Grids of 256, 512, ... 4,096 intervals are compared with the network itself, in float64.
+    Grids of 512, 1,024, ... 4,096 intervals are compared with the network itself, in float64.
 
     Parameters
     ----------

@@ -181,6 +181,7 @@ def test_grid_is_refined_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None
         network_of(FIXED),
         [(frames_of(40, beads, 3.8)[1:], torch.arange(beads)) for beads in (1, 4, 6)],
     )
+    monkeypatch.setattr(training_forces, "FIRST_INTERVALS", 64)
     intervals, error = sufficient_intervals(network, systems)
     assert intervals is not None
     assert 0 < error <= TOLERANCE
