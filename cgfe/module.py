@@ -1,5 +1,6 @@
 """CGForceField: the LightningModule that wraps CGSchNet with the weighted loss."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from cgfe.errors import InputError
 from cgfe.losses import LossConfig, WeightedLoss
 from cgfe.potential import Potential
 from cgfe.reference import Reference
-from cgfe.schnet import CGSchNet, CGSchNetConfig
+from cgfe.schnet import CGSchNet, CGSchNetConfig, common_types
+from cgfe.training_forces import TOLERANCE, energy_and_forces, sufficient_intervals
+from cgfe.training_pairs import is_supported
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "cgfe"
 CHECKPOINT_VERSION = 1
@@ -55,6 +60,8 @@ class CGForceField(L.LightningModule):
         self.system_names: list[str] = []
         self.loss: WeightedLoss | None = None
         self.trained: tuple[int, int] | None = None  # epoch and step of a loaded checkpoint
+        # Of the filters' grid in training; None: filters are not interpolated.
+        self.intervals: int | None = None
 
     def setup(self, stage: str) -> None:
         """Take over the references from the data module."""
@@ -88,17 +95,47 @@ class CGForceField(L.LightningModule):
         bead_types = torch.from_numpy(reference.bead_types)
         return Potential(reference.prior, self.network, bead_types).to(self.device)
 
+    def on_train_epoch_start(self) -> None:
+        """Choose the grid of the filters by the network as it is now.
+
+        The coarsest one that holds the tolerance on the frames of every system is taken; where
+        none does, or the kernels do not run, the network is trained as it is.
+        """
+        systems = [(s.positions, s.bead_types) for s in self.trainer.datamodule.systems]  # type: ignore[attr-defined]
+        before, self.intervals = self.intervals, None
+        if not is_supported(next(self.network.parameters())):
+            return
+        self.intervals, error = sufficient_intervals(self.network, systems)
+        if self.intervals is None:
+            log.warning(
+                "training: interpolated filters give energies and forces to %.1e only, not to "
+                "%.0e; the network is evaluated plainly, which is slower.",
+                error,
+                TOLERANCE,
+            )
+        elif self.intervals != before:
+            log.info(
+                "training: filters on a grid of %d intervals, energies and forces to %.1e",
+                self.intervals,
+                error,
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss of a batch."""
-        return self._step(batch, "train")
+        types = common_types(batch)
+        if self.intervals is None or types is None or not is_supported(batch.pos):
+            return self._step(batch, "train", *self.network.energy_and_forces(batch))
+        frames = batch.pos.view(-1, len(types), 3)
+        energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
+        return self._step(batch, "train", energy, forces.flatten(0, 1))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss terms of a validation batch."""
-        self._step(batch, "validation")
+        self._step(batch, "validation", *self.network.energy_and_forces(batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss terms of a test batch."""
-        self._step(batch, "test")
+        self._step(batch, "test", *self.network.energy_and_forces(batch))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
@@ -110,9 +147,8 @@ class CGForceField(L.LightningModule):
             "forces": (forces.detach() + batch.prior_forces).unflatten(0, (batch.num_graphs, -1)),
         }
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def _step(self, batch: Batch, stage: str, energy: Tensor, forces: Tensor) -> Tensor:
         assert self.loss is not None
-        energy, forces = self.network.energy_and_forces(batch)
         terms: dict[str, Tensor] = self.loss(energy, forces, batch)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
@@ -139,6 +175,7 @@ class CGForceField(L.LightningModule):
             "network": asdict(self.network_config),
             "loss": asdict(self.loss_config),
             "names": self.system_names,
+            "intervals": self.intervals,
             "references": [
                 {key: torch.as_tensor(value.copy()) for key, value in ref.to_arrays().items()}
                 for ref in self.references
@@ -155,6 +192,8 @@ class CGForceField(L.LightningModule):
         """
         content = _content(checkpoint, "the checkpoint")
         self.trained = int(checkpoint["epoch"]), int(checkpoint["global_step"])
+        # A run resumed within an epoch goes on with the epoch's grid.
+        self.intervals = content.get("intervals")
         saved = CGSchNetConfig(**content["network"])
         if saved != self.network_config:
             changed = [

@@ -264,13 +264,10 @@ class CGSchNet(nn.Module):
             return energy, 0 * self.get_parameter("output.2.bias") - gradient
 
     def _energy_of(self, positions: Tensor, batch: Batch) -> Tensor:
-        graphs, types = batch.num_graphs, batch.bead_types
-        beads = len(types) // graphs
-        if bool((batch.ptr.diff() == beads).all()):
-            same = types.view(graphs, beads)
-            if bool((same == same[0]).all()):
-                return self.energy(positions.view(graphs, beads, 3), same[0])
-        return self.energy_sparse(positions, types, batch.batch, graphs)
+        types = common_types(batch)
+        if types is not None:
+            return self.energy(positions.view(-1, len(types), 3), types)
+        return self.energy_sparse(positions, batch.bead_types, batch.batch, batch.num_graphs)
 
     def _bead_energies(
         self, features: Tensor, distances: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]
@@ -281,6 +278,15 @@ class CGSchNet(nn.Module):
         for interaction in self.interactions:
             features = interaction(features, radial, envelope[..., None], convolve)
         return self.output(features).squeeze(-1)
+
+
+def common_types(batch: Batch) -> Tensor | None:
+    """Return the bead types (N,) if all graphs of a batch have the same, else None."""
+    beads = len(batch.bead_types) // batch.num_graphs
+    if not bool((batch.ptr.diff() == beads).all()):
+        return None
+    types = batch.bead_types.view(batch.num_graphs, beads)
+    return types[0] if bool((types == types[0]).all()) else None
 
 
 # The dense convolution. Pairs are ordered by the difference k of their bead indices: block k

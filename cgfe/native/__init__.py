@@ -39,10 +39,11 @@ WIDE = ("-mprefer-vector-width=512",)
 
 
 @functools.cache
-def library(name: str) -> ctypes.CDLL | None:
+def library(name: str, *options: str) -> ctypes.CDLL | None:
     """Return the compiled `name`.cpp of this folder, or None where it cannot be compiled.
 
-    The compiler is `$CXX`, else c++, g++ or clang++. Without one, the first call says so once.
+    The compiler is `$CXX`, else c++, g++ or clang++; it gets further `options` of the source.
+    Without a compiler, the first call says so once.
     """
     source = files("cgfe") / "native" / f"{name}.cpp"
     candidates = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
@@ -52,7 +53,7 @@ def library(name: str) -> ctypes.CDLL | None:
         return None
     text = _with_headers(source.read_text())
     wide = WIDE if platform.machine() in ("x86_64", "AMD64") else ()
-    command = [compiler, *FLAGS, *LOOSE, *SHARED, *wide]
+    command = [compiler, *FLAGS, *LOOSE, *SHARED, *wide, *options]
     key = hashlib.sha256("\n".join([text, _processor(), *command]).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{key}.so"
     try:
