@@ -1,5 +1,6 @@
 """Batches of frames that stay on disk: read in windows, one ahead of the one in use."""
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -18,6 +20,8 @@ the one in use and the one being read."""
 BLOCK_BYTES = 2**17
 """Of consecutive frames that are read as one piece. A window mixes 512 such blocks from anywhere,
 so a batch of 512 frames has about one of each."""
+LARGEST_GAP = 2**14
+"""Bytes; pieces of a file that are closer are read as one."""
 
 
 class StreamedSystem:
@@ -83,15 +87,29 @@ class StreamedSystem:
     def read(self, window: list[Tensor]) -> tuple[Tensor, SystemTensors]:
         """Return the frames of some batches, by ascending index, and these indices."""
         rows = torch.cat(window).sort().values
-        # Mapped anew for each window: pages of a map count as this process's memory until it is
-        # gone.
         fields: dict[str, Tensor | None] = {"forces": None}
         fields |= {
-            name: torch.from_numpy(np.load(path, mmap_mode="r")[rows.numpy()])
-            for name, path in self.paths.items()
+            name: torch.from_numpy(_rows(path, rows.numpy())) for name, path in self.paths.items()
         }
         tensors: Any = {**fields, "bead_types": self.bead_types, "system": self.system}
         return rows, SystemTensors(**tensors)
 
     def _batches(self, batch_size: int) -> int:
         return max(1, self.window // batch_size)
+
+
+def _rows(path: Path, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return rows, by ascending index, of a .npy file."""
+    # Mapped anew each time: pages of a map count as this process's memory until it is gone.
+    array = np.load(path, mmap_mode="r")
+    if hasattr(os, "posix_fadvise"):
+        # Asked for at once, pieces are read in parallel and nothing else is; left to itself the
+        # system would read a page and its neighbours each time that one is missing.
+        bytes_of_row = array[:1].nbytes
+        pieces = np.split(rows, np.flatnonzero(np.diff(rows) * bytes_of_row > LARGEST_GAP) + 1)
+        with path.open("rb") as file:
+            for piece in pieces:
+                start = array.offset + int(piece[0]) * bytes_of_row
+                length = int(piece[-1] - piece[0] + 1) * bytes_of_row
+                os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
+    return array[rows]
