@@ -1,8 +1,9 @@
 """Batches of frames as torch-geometric `Batch` objects, cut from tensors without a Python loop
 over frames."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +35,17 @@ class SystemTensors:
     system: int
     """Number of the system in the data module."""
 
+    in_sequence: ClassVar[bool] = False
+    """Whether batches are best taken in the order of `mixed`; here any order is as good."""
+
+    def mixed(self, frames: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Return frame indices in random order."""
+        return frames[torch.randperm(len(frames), generator=generator)]
+
+    def batches(self, chosen: list[Tensor]) -> Iterator[Batch]:
+        """Yield a batch of each list of frame indices."""
+        return map(self.batch, chosen)
+
     def batch(self, frames: Tensor) -> Batch:
         """Return the frames with these indices as one `Batch`.
 
@@ -56,6 +68,17 @@ class SystemTensors:
         return Batch(**fields)
 
 
+class System(Protocol):
+    """Frames of one system that batches can be made of, in memory or on disk."""
+
+    @property
+    def in_sequence(self) -> bool: ...
+
+    def mixed(self, frames: Tensor, batch_size: int, generator: torch.Generator) -> Tensor: ...
+
+    def batches(self, chosen: list[Tensor]) -> Iterator[Batch]: ...
+
+
 class FrameLoader:
     """Iterate over batches; each batch holds frames of one system.
 
@@ -64,7 +87,7 @@ class FrameLoader:
 
     Parameters
     ----------
-    systems : list of SystemTensors
+    systems : list of SystemTensors or StreamedSystem
     frames : list of Tensor (f,)
         The frame indices to serve of each system.
     batch_size : int
@@ -78,7 +101,7 @@ class FrameLoader:
 
     def __init__(
         self,
-        systems: list[SystemTensors],
+        systems: Sequence[System],
         frames: list[Tensor],
         batch_size: int,
         shuffle: bool = False,
@@ -104,18 +127,27 @@ class FrameLoader:
     def __iter__(self) -> Iterator[Batch]:
         served = self.batches_served() if self.batches_served else 0
         epoch, first = divmod(served, max(1, len(self)))
-        for system, frames in self._order(epoch)[first:]:
-            yield self.systems[system].batch(frames)
+        order = self._order(epoch)[first:]
+        batches = [
+            system.batches([frames for number, frames in order if number == which])
+            for which, system in enumerate(self.systems)
+        ]
+        for number, _ in order:
+            yield next(batches[number])
 
     def _order(self, epoch: int) -> list[tuple[int, Tensor]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         batches = []
         for system, frames in enumerate(self.frames):
             if self.shuffle:
-                frames = frames[torch.randperm(len(frames), generator=generator)]
+                frames = self.systems[system].mixed(frames, self.batch_size, generator)
             batches += [(system, part) for part in frames.split(self.batch_size)]
         if self.shuffle:
-            order = torch.randperm(len(batches), generator=generator).tolist()
-            batches = [batches[i] for i in order]
+            order = torch.randperm(len(batches), generator=generator)
+            if any(system.in_sequence for system in self.systems):
+                # Only which system comes when stays random: its batches keep their sequence.
+                systems = torch.tensor([system for system, _ in batches])
+                order = systems[order].argsort(stable=True).argsort()
+            batches = [batches[i] for i in order.tolist()]
             batches = batches[: len(self) * self.world_size]
         return batches[self.rank :: self.world_size]

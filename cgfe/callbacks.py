@@ -17,6 +17,7 @@ from cgfe.module import CGForceField
 from cgfe.plots import plot_surfaces
 from cgfe.potential import Potential
 from cgfe.prior_plots import plot_prior_fit
+from cgfe.reference import FIT_FRAMES, every
 from cgfe.results import FreeEnergyResult
 from cgfe.simulation import SimulationConfig, SimulationResult
 
@@ -35,11 +36,12 @@ class SaveReferences(L.Callback):
         for system, reference in enumerate(pl_module.references):
             suffix = "" if system == 0 else f"-{pl_module.system_names[system]}"
             reference.save(folder / f"reference{suffix}.npz")
+            shown = every(FIT_FRAMES, len(training[system]))
             figure = plot_prior_fit(
                 reference.prior,
-                data.frames[system].positions[training[system].numpy()],
+                data.frames[system].positions[training[system].numpy()[shown]],
                 reference.temperature_kelvin,
-                reference.weights,
+                reference.weights[shown],
             )
             figure.savefig(folder / f"prior_fit{suffix}.png", dpi=100)
 

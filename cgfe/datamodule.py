@@ -7,18 +7,25 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from cgfe.batches import FrameLoader, SystemTensors
+from cgfe.batches import FrameLoader, System
 from cgfe.errors import InputError
 from cgfe.files import cache_folder, make_folder
 from cgfe.frames import CGFrames
-from cgfe.potential import Potential
+from cgfe.memory import machine_memory
 from cgfe.reference import Reference, ReferenceConfig, fingerprint
 from cgfe.splits import Split, split_by_blocks
+from cgfe.streaming import StreamedSystem
+from cgfe.training_arrays import (
+    stored_frames,
+    stored_training,
+    system_tensors,
+    training_bytes,
+)
 
 EMBEDDED = {"chignolin": files("cgfe") / "data" / "chignolin.h5"}
-PRIOR_BATCH = 4096
 
 
 class CGFramesDataModule(L.LightningDataModule):
@@ -47,6 +54,12 @@ class CGFramesDataModule(L.LightningDataModule):
         Order of the training frames; the command line takes seed_everything by default.
     cache_dir : str, optional
         Where fitted references are kept; by default the user's cache folder.
+    memory_gb : float, optional
+        Memory (2^30 bytes) that the training frames of one process may take; by default half of
+        the machine's, shared among its processes. A larger set is streamed: it is copied to
+        `cache_dir` once and read from there, so a fast disk helps. The order of the frames is
+        then another one than in memory, so a run that is to be resumed on another machine should
+        set this.
     """
 
     def __init__(
@@ -61,10 +74,14 @@ class CGFramesDataModule(L.LightningDataModule):
         split_seed: int = 0,
         order_seed: int | None = None,
         cache_dir: str | None = None,
+        memory_gb: float | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("stride", stride), ("block_ps", block_ps)):
-            if value <= 0:
+        for name, value in (
+            *(("batch_size", batch_size), ("stride", stride), ("block_ps", block_ps)),
+            ("memory_gb", 1.0 if memory_gb is None else memory_gb),
+        ):
+            if not value > 0:
                 raise InputError(f"data.{name} is {value}, expected a positive value.")
         sources = [frames] if isinstance(frames, str) else list(frames)
         if not sources:
@@ -82,30 +99,56 @@ class CGFramesDataModule(L.LightningDataModule):
         self.split_seed = split_seed
         self.order_seed = order_seed or 0
         self.cache_dir = Path(cache_dir) if cache_dir else cache_folder()
+        self.memory_gb = memory_gb
         self.frames: list[CGFrames] = []
         self.splits: list[Split] = []
         self.references: list[Reference] = []
-        self.systems: list[SystemTensors] = []
+        self.systems: list[System] = []
 
     def prepare_data(self) -> None:
-        """Fit the references and put them into the cache (on one rank of each node)."""
-        for frames, split in self._load():
+        """Fit the references and put them into the cache (on one rank of each node).
+
+        So are the arrays of a set that is to be streamed.
+        """
+        streams = self.streams()
+        for frames, split in self._load(streams):
             path = self._cached(frames, split)
             if not path.exists():
                 make_folder(self.cache_dir)
                 self._fit(frames, split).save(path)
+            if streams:
+                stored_training(frames, Reference.load(path), self.cache_dir)
 
     def setup(self, stage: str | None = None) -> None:
         """Load frames and references, and compute prior and labels of every frame once."""
         if self.systems:
             return
-        for number, (frames, split) in enumerate(self._load()):
+        streams = self.streams()
+        for number, (frames, split) in enumerate(self._load(streams)):
             path = self._cached(frames, split)
             reference = Reference.load(path) if path.exists() else self._fit(frames, split)
             self.frames.append(frames)
             self.splits.append(split)
             self.references.append(reference)
-            self.systems.append(system_tensors(frames, reference, number))
+            self.systems.append(self._system(frames, reference, number, streams))
+        if streams:
+            rank_zero_info(
+                f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
+                f"more than the {self._budget() / 2**30:.2f} GB of memory that they may."
+            )
+
+    def streams(self) -> bool:
+        """Return whether the frames take more memory than they may, and stay on disk."""
+        return self._needed() > self._budget()
+
+    def _needed(self) -> int:
+        return sum(training_bytes(path) for path in self.paths)
+
+    def _budget(self) -> float:
+        if self.memory_gb is not None:
+            return self.memory_gb * 2**30
+        trainer: Any = self.trainer
+        return machine_memory() / 2 / (trainer.num_devices if trainer else 1)
 
     def train_dataloader(self) -> FrameLoader:
         """Return shuffled batches of the training split."""
@@ -141,7 +184,10 @@ class CGFramesDataModule(L.LightningDataModule):
             # Means over bins and batches are only comparable with training's if the frames of a
             # batch do not follow each other in time.
             generator = torch.Generator().manual_seed(0)
-            indices = [x[torch.randperm(len(x), generator=generator)] for x in indices]
+            indices = [
+                system.mixed(x, self.batch_size, generator)
+                for system, x in zip(self.systems, indices, strict=True)
+            ]
         trainer: Any = self.trainer
         return FrameLoader(
             self.systems,
@@ -154,14 +200,21 @@ class CGFramesDataModule(L.LightningDataModule):
             _batches_served(trainer) if shuffle and trainer else None,
         )
 
-    def _load(self) -> list[tuple[CGFrames, Split]]:
+    def _load(self, streams: bool) -> list[tuple[CGFrames, Split]]:
         loaded = []
         for path in self.paths:
-            frames = CGFrames.load(path)
+            frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
             loaded.append(
                 (frames, split_by_blocks(frames, self.block_ps, *self.shares, self.split_seed))
             )
         return loaded
+
+    def _system(self, frames: CGFrames, reference: Reference, number: int, streams: bool) -> System:
+        if not streams:
+            return system_tensors(frames, reference, number)
+        paths = stored_training(frames, reference, self.cache_dir)
+        bead_types = torch.from_numpy(reference.bead_types)
+        return StreamedSystem(paths, bead_types, number, len(self.paths))
 
     def _fit(self, frames: CGFrames, split: Split) -> Reference:
         return Reference.fit(frames, split.train, self.reference_config)
@@ -169,30 +222,6 @@ class CGFramesDataModule(L.LightningDataModule):
     def _cached(self, frames: CGFrames, split: Split) -> Path:
         key = fingerprint(frames, split.train, self.reference_config)
         return self.cache_dir / f"reference-{key}.npz"
-
-
-def system_tensors(frames: CGFrames, reference: Reference, number: int) -> SystemTensors:
-    """Return the training tensors of one system; prior and labels are computed here, once."""
-    positions = torch.from_numpy(frames.positions)
-    prior = Potential(reference.prior, None, torch.from_numpy(reference.bead_types))
-    parts = [prior.energy_and_forces(part) for part in positions.split(PRIOR_BATCH)]
-    tics = np.asarray(reference.tica.project(frames.positions), dtype=np.float64)
-    weight = frames.weights if frames.weights is not None else np.ones(len(frames))
-    bins = reference.target_grid.bin_index(tics)
-    bins[np.isnan(reference.bin_energies)[bins]] = -1
-    targets = np.append(reference.bin_energies, 0.0)[bins]  # -1, no target, is the 0 at the end
-    return SystemTensors(
-        positions=positions,
-        forces=None if frames.forces is None else torch.from_numpy(frames.forces),
-        prior_energy=torch.cat([energy for energy, _ in parts]),
-        prior_forces=torch.cat([forces for _, forces in parts]),
-        energy_label=torch.from_numpy(reference.labels.energies(tics)).float(),
-        weight=torch.from_numpy(weight).float(),
-        tic_bin=torch.from_numpy(bins).long(),
-        bin_target=torch.from_numpy(targets).float(),
-        bead_types=torch.from_numpy(reference.bead_types),
-        system=number,
-    )
 
 
 def _batches_served(trainer: Any) -> Any:

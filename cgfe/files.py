@@ -1,13 +1,18 @@
 """Writing files so that a reader never sees half of one, and opening HDF5 with clear errors."""
 
 import os
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import h5py
 
 from cgfe.errors import InputError
+
+ABANDONED_SECONDS = 3600
 
 
 @contextmanager
@@ -29,6 +34,35 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; rename it to `folder` if the block succeeds.
+
+    What stands at `folder` before is removed; what another process puts there meanwhile stays.
+    Temporary folders that nobody has written to for an hour were left by processes that were
+    killed, and are removed.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written to.
+    """
+    make_folder(folder.parent)
+    for abandoned in folder.parent.glob(f".{folder.name}.*"):
+        newest = max(x.stat().st_mtime for x in (abandoned, *abandoned.iterdir()))
+        if newest < time.time() - ABANDONED_SECONDS:
+            shutil.rmtree(abandoned, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        with suppress(OSError):  # not empty: another process was faster
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -5,6 +5,8 @@ and never changed.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
 FORMAT = "cgfe-frames"
 FORMAT_VERSION = 1
+FRAMES_AT_ONCE = 65_536
+"""Checked or converted at once, so that arrays mapped from disk never fill the memory."""
 
 RESIDUE_MASSES = {
     **{"ALA": 71.08, "ARG": 156.19, "ASN": 114.10, "ASP": 115.09, "CYS": 103.14},
@@ -113,8 +117,14 @@ class CGFrames:
         return [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
 
     @classmethod
-    def load(cls, path: str | Path) -> "CGFrames":
+    def load(cls, path: str | Path, mapped: Mapping[str, NDArray[Any]] | None = None) -> "CGFrames":
         """Read and check a frames file.
+
+        Parameters
+        ----------
+        path : str or Path
+        mapped : mapping from name to array, optional
+            Copies of arrays of the file, mapped from disk, to take in place of reading them.
 
         Raises
         ------
@@ -122,13 +132,8 @@ class CGFrames:
             If the file is missing, truncated, of another format, in other units, or wrong in
             any value; the message names the file.
         """
-        with open_hdf5(path) as file:
-            try:
-                return _read(cls, file, str(path))
-            except KeyError as error:
-                raise InputError(f"{path}: missing entry {error}.") from None
-            except OSError:
-                raise InputError(f"{path}: data cannot be read; it may be truncated.") from None
+        with open_frames(path) as file:
+            return _read(cls, file, str(path), mapped or {})
 
     def save(self, path: str | Path) -> None:
         """Write the frames as HDF5, complete or not at all."""
@@ -186,16 +191,40 @@ _OPTIONAL = (
 )
 
 
-def _read(cls: type[CGFrames], file: h5py.File, name: str) -> CGFrames:
-    attributes: dict[str, Any] = dict(file.attrs)
+@contextmanager
+def open_frames(path: str | Path) -> Iterator[h5py.File]:
+    """Open a frames file for reading, its format and units checked.
+
+    Raises
+    ------
+    InputError
+        If that fails, or the block asks for an entry that is missing or cannot be read.
+    """
+    with open_hdf5(path) as file:
+        try:
+            _check_format(file.attrs, str(path))
+            yield file
+        except KeyError as error:
+            raise InputError(f"{path}: missing entry {error}.") from None
+        except OSError:
+            raise InputError(f"{path}: data cannot be read; it may be truncated.") from None
+
+
+def _check_format(attributes: Mapping[str, Any], name: str) -> None:
     if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
         found = f"{attributes.get('format')} version {attributes.get('format_version')}"
         raise InputError(f"{name}: format is {found}, expected {FORMAT} version {FORMAT_VERSION}.")
     for unit, expected in (("length_unit", LENGTH_UNIT), ("energy_unit", ENERGY_UNIT)):
         if attributes.get(unit) != expected:
             raise InputError(f"{name}: {unit} is {attributes.get(unit)!r}, expected {expected!r}.")
-    arrays = {key: file[key][()] for key in _REQUIRED}
-    arrays |= {key: file[key][()] for key in _OPTIONAL if key in file}
+
+
+def _read(
+    cls: type[CGFrames], file: h5py.File, name: str, mapped: Mapping[str, NDArray[Any]]
+) -> CGFrames:
+    attributes: dict[str, Any] = dict(file.attrs)
+    keys = [*_REQUIRED, *(key for key in _OPTIONAL if key in file)]
+    arrays: dict[str, Any] = {key: mapped[key] if key in mapped else file[key][()] for key in keys}
     return cls(
         **arrays,
         residue_names=tuple(json.loads(attributes["residue_names"])),
@@ -234,9 +263,11 @@ def _check(frames: CGFrames) -> None:
             )
     for key in ("positions", "forces", "all_atom_energies", "weights", "masses"):
         values = getattr(frames, key)
-        if values is not None and not np.isfinite(values).all():
-            frame = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise InputError(f"{name}: {key} are not finite (first at index {frame}).")
+        for start in range(0, 0 if values is None else len(values), FRAMES_AT_ONCE):
+            finite = np.isfinite(values[start : start + FRAMES_AT_ONCE])
+            if not finite.all():
+                frame = start + int(np.argwhere(~finite)[0][0])
+                raise InputError(f"{name}: {key} are not finite (first at index {frame}).")
     if frames.bias_log_weights is not None:
         biased = np.isin(frames.trajectory_index, frames.biased_trajectories)
         if not np.isfinite(frames.bias_log_weights[biased]).all():

@@ -29,6 +29,8 @@ SMALLEST_DISTANCE = 0.1
 LARGEST_STIFFNESS = 1e6
 """kcal/mol per squared coordinate; beyond it the coordinate is a constant, not a spring."""
 FRAMES_AT_ONCE = 16384
+VALUES_AT_ONCE = 2**26
+"""Coordinates times frames that are inverted at once (0.5 GB, of which some copies are made)."""
 
 
 def distances(positions: Tensor, index: Tensor) -> Tensor:
@@ -144,14 +146,19 @@ class PriorTerm(nn.Module):
         """
         shares = _frame_shares(positions, weights)
         beads = torch.from_numpy(np.asarray(index, dtype=np.int64))
-        values = np.concatenate(
-            [
-                cls.coordinate_function(torch.from_numpy(chunk.astype(np.float64)), beads).numpy()
-                for chunk in np.array_split(positions, -(-len(positions) // FRAMES_AT_ONCE))
-            ]
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parameters = cls.invert(values, shares, thermal_energy(temperature))
+        inverted = []
+        for group in beads.split(max(1, VALUES_AT_ONCE // len(positions))):
+            values = np.concatenate(
+                [
+                    cls.coordinate_function(torch.from_numpy(x.astype(np.float64)), group).numpy()
+                    for x in np.array_split(positions, -(-len(positions) // FRAMES_AT_ONCE))
+                ]
+            )
+            with np.errstate(divide="ignore", invalid="ignore"):
+                inverted.append(cls.invert(values, shares, thermal_energy(temperature)))
+        parameters = {
+            name: np.concatenate([part[name] for part in inverted]) for name in cls.parameter_names
+        }
         for name, fitted in parameters.items():
             usable = np.isfinite(fitted)
             if name == "stiffness":

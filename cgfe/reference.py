@@ -6,7 +6,7 @@ a Reference and a network needs no frames file to be simulated and judged.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,10 @@ from cgfe.units import thermal_energy
 
 ARRAYS_VERSION = 1
 START_CANDIDATES = 20_000
+FIT_FRAMES = 500_000
+"""Most frames, evenly strided, that the prior and the entropies of bins are fitted to."""
+FRAMES_AT_ONCE = 65_536
+"""Of all others that are looked at, so that positions need not fit into the memory."""
 
 
 @dataclass
@@ -120,7 +124,9 @@ class Reference:
         """Fit on the training segments of `frames` (contiguous pieces of trajectories).
 
         TICA sees unbiased segments only, since a bias changes the kinetics; the density sees
-        all, by their weights.
+        all, by their weights. Positions may be mapped from disk: of more than `FIT_FRAMES`
+        frames the prior and the entropies of bins see evenly strided ones, as many at most, and
+        all else is computed piece by piece.
 
         Raises
         ------
@@ -137,23 +143,25 @@ class Reference:
             )
         except InputError as error:
             raise InputError(f"{frames.name}: {error}") from None
-        everything = np.concatenate(positions)
+        rows = np.concatenate([np.arange(s.start, s.stop) for s in segments])
+        fitted = every(FIT_FRAMES, len(rows))
+        chosen = frames.positions[rows[fitted]]
         raw = frames.weights if frames.weights is not None else np.ones(len(frames))
-        weights = np.concatenate([raw[s] for s in segments])
-        tics = np.asarray(tica.project(everything), dtype=np.float64)
+        weights = raw[rows]
+        tics = np.concatenate([tica.project(x) for x in _pieces(frames, rows)])
         grid = TICGrid.from_samples(tics, bins=config.bins)
-        native = frames.native_positions
-        distance = None if native is None else rmsd(everything, native)
+        distance, native = None, frames.native_positions
+        if native is not None:
+            distance = np.concatenate([rmsd(x, native) for x in _pieces(frames, rows)])
         sample = EnsembleSample(tics, weights, distance)
         target_grid = TICGrid.from_samples(tics, bins=config.target_bins)
-        index = np.concatenate([frames.trajectory_index[s] for s in segments])
         return cls(
             residue_names=frames.residue_names,
             bead_types=frames.bead_types,
             masses=frames.masses,
             bonds=frames.bonds,
             temperature_kelvin=frames.temperature_kelvin,
-            prior=PriorEnergy.fit(everything, frames.bonds, frames.temperature_kelvin, weights),
+            prior=PriorEnergy.fit(chosen, frames.bonds, frames.temperature_kelvin, weights[fitted]),
             tica=tica,
             grid=grid,
             labels=EnergyLabels.fit(
@@ -161,15 +169,15 @@ class Reference:
             ),
             tics=tics,
             weights=weights,
-            start_positions=_spread_starts(everything, tics, config),
+            start_positions=frames.positions[rows[_spread_starts(tics, config)]],
             native_positions=native,
             rmsd=distance,
             fingerprint=fingerprint(frames, segments, config),
             target_grid=target_grid,
             bin_energies=_mean_energies(
-                everything, tics, weights, target_grid, frames.temperature_kelvin
+                (chosen, fitted), tics, weights, target_grid, frames.temperature_kelvin
             ),
-            floor=reference_floor(sample, index, grid),
+            floor=reference_floor(sample, frames.trajectory_index[rows], grid),
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -250,34 +258,49 @@ def fingerprint(frames: CGFrames, segments: Sequence[slice], config: ReferenceCo
         *(frames.positions, frames.weights, frames.native_positions, frames.bead_types),
         *(frames.masses, frames.bonds, frames.trajectory_index, frames.biased_trajectories),
     ):
-        digest.update(np.ascontiguousarray(values if values is not None else []).tobytes())
+        known = np.empty(0) if values is None else values
+        for start in range(0, len(known), FRAMES_AT_ONCE):
+            digest.update(np.ascontiguousarray(known[start : start + FRAMES_AT_ONCE]).tobytes())
     facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, __version__]
     cuts = [(s.start, s.stop) for s in segments]
     digest.update(json.dumps([facts, cuts, frames.residue_names]).encode())
     return digest.hexdigest()[:16]
 
 
+def every(most: int, frames: int) -> slice:
+    """Return the smallest stride through so many frames that takes `most` of them or fewer."""
+    return slice(None, None, max(1, -(-frames // most)))
+
+
+def _pieces(frames: CGFrames, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(rows), FRAMES_AT_ONCE):
+        yield frames.positions[rows[start : start + FRAMES_AT_ONCE]]
+
+
 def _mean_energies(
-    positions: NDArray[np.float32],
+    chosen: tuple[NDArray[np.float32], slice],
     tics: NDArray[np.float64],
     weights: NDArray[np.float64],
     grid: TICGrid,
     temperature: float,
 ) -> NDArray[np.float64]:
-    """Return F + T S per bin; NaN everywhere if no bin holds enough frames for its entropy."""
+    """Return F + T S per bin; NaN everywhere if no bin holds enough frames for its entropy.
+
+    The entropy is that of the `chosen` positions, and of their slice of all frames.
+    """
+    positions, fitted = chosen
     surface = FreeEnergySurface.from_samples(tics, weights, grid)
     count = grid.shape[0] * grid.shape[1]
     try:
-        entropy = internal_entropy(positions, grid.bin_index(tics), weights, count)
+        entropy = internal_entropy(positions, grid.bin_index(tics[fitted]), weights[fitted], count)
     except InputError:  # too few frames; the data module says so if the target is asked for
         return np.full(count, np.nan)
     return conditional_mean_targets(surface, entropy, temperature)
 
 
-def _spread_starts(
-    positions: NDArray[np.float32], tics: NDArray[np.float64], config: ReferenceConfig
-) -> NDArray[np.float32]:
+def _spread_starts(tics: NDArray[np.float64], config: ReferenceConfig) -> NDArray[np.int64]:
+    """Return which frames become starts."""
     stride = max(1, len(tics) // START_CANDIDATES)
     scale = tics.std(axis=0)
     chosen = k_centres(tics[::stride] / scale, config.starts, config.seed)
-    return positions[::stride][chosen]
+    return chosen * stride

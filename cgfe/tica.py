@@ -30,7 +30,9 @@ SMALLEST_VARIANCE = 1e-6
 """Å²; combinations of distances that vary less are left out of the fit as numerically constant."""
 
 CHUNK = 65_536
-"""Frames projected at once, which bounds the memory that the distances take."""
+DISTANCES_AT_ONCE = 2**24
+"""At most so many frames, and distances, are looked at at once: each distance takes some 60 bytes
+while it is computed."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ class TICAProjection:
             return self._project_tensor(positions)
         frames = positions.reshape(-1, self.bead_count, 3)
         result = np.empty((len(frames), self.components.shape[1]))
-        for start in range(0, len(frames), CHUNK):
-            part = slice(start, start + CHUNK)
+        step = _frames_at_once(len(self.pairs))
+        for start in range(0, len(frames), step):
+            part = slice(start, start + step)
             result[part] = (pair_distances(frames[part]) - self.mean) @ self.components
         return result.reshape(*positions.shape[:-2], -1)
 
@@ -216,12 +219,20 @@ def _lagged_covariances(
             f"expected at least {PAIRS_PER_FEATURE * features}; sample more or shorten the lag."
         )
     estimator = TICA.covariance_estimator(lag, ncov=5)
+    step = _frames_at_once(features)
     for trajectory, weight in zip(trajectories, weights, strict=True):
-        if weight[:-lag].sum() > 0:
-            distances = pair_distances(np.asarray(trajectory, dtype=np.float64))
-            pair_weights = np.asarray(weight[:-lag], dtype=np.float64)
-            estimator.partial_fit((distances[:-lag], distances[lag:]), weights=pair_weights)
+        for start in range(0, len(trajectory) - lag, step):
+            # Each piece reaches one lag into the next, so that no pair is lost between them.
+            piece = slice(start, min(start + step + lag, len(trajectory)))
+            pair_weights = np.asarray(weight[piece][:-lag], dtype=np.float64)
+            if pair_weights.sum() > 0:
+                distances = pair_distances(np.asarray(trajectory[piece], dtype=np.float64))
+                estimator.partial_fit((distances[:-lag], distances[lag:]), weights=pair_weights)
     return estimator.fetch_model()
+
+
+def _frames_at_once(features: int) -> int:
+    return max(1, min(CHUNK, DISTANCES_AT_ONCE // max(1, features)))
 
 
 def _slowest(
