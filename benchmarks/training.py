@@ -92,7 +92,7 @@ def steps(frames: CGFramesDataModule, config: CGSchNetConfig) -> dict[str, Calla
     """Return the training step of every network, all with the same parameters."""
     module = force_field(frames, config)
     network: CGSchNet = module.network
-    beads = len(frames.systems[0].bead_types)
+    beads = len(frames.references[0].bead_types)
     found = {"cgfe": module_step(module), "PyG": baseline_step(PyGSchNet(network))}
     if HAS_TORCHMD_NET:
         found["torchmd-net"] = baseline_step(TorchMDNet(network, beads))
@@ -106,7 +106,7 @@ def measure(settings: Settings, ceilings: list[Row], advance: Advance | None = N
     batches = [batch for batch, _ in zip(frames.train_dataloader(), range(BATCHES), strict=False)]
     works = {name: repeated(s, batches) for name, s in steps(frames, settings.network).items()}
     seconds = take_turns(works, settings.turns, settings.turn_seconds, advance)
-    beads = len(frames.systems[0].bead_types)
+    beads = len(frames.references[0].bead_types)
     counted = operations.training_step(settings.network, beads)
     threads = torch.get_num_threads()
     peak = peak_flops(ceilings, threads)

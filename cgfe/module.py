@@ -98,10 +98,13 @@ class CGForceField(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Choose the grid of the filters by the network as it is now.
 
-        The coarsest one that holds the tolerance on the frames of every system is taken; where
+        The coarsest one that holds the tolerance on the starts kept of every system is taken; where
         none does, or the kernels do not run, the network is trained as it is.
         """
-        systems = [(s.positions, s.bead_types) for s in self.trainer.datamodule.systems]  # type: ignore[attr-defined]
+        systems = [
+            (torch.from_numpy(ref.start_positions), torch.from_numpy(ref.bead_types))
+            for ref in self.references
+        ]
         before, self.intervals = self.intervals, None
         if not is_supported(next(self.network.parameters())):
             return
