@@ -1,12 +1,11 @@
 """Entry point of `python -m benchmarks`."""
 
-import os
+from cgfe.cli import share_cores
 
-# As the command line of cgfe does: threads that spin while they wait stall as soon as another
-# process shares the cores, for every variant alike. It must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As the command line of cgfe does, for every variant alike; before torch is imported.
+share_cores()
 
-from benchmarks.run import main
+from benchmarks.run import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

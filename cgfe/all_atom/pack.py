@@ -108,6 +108,8 @@ def pack_runs(
             [part.positions for part in parts], logs, first.frame_interval_ps, list(tests)
         )
     except InputError as error:
+        if len(biased):
+            raise
         log.warning("frames have no weights, so raw counts stand for equilibrium: %s", error)
     unknown = [np.full(len(part.positions), np.nan) for part in parts]
     bias_logs = [u if x is None else x for x, u in zip(logs, unknown, strict=True)]
