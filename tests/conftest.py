@@ -21,8 +21,14 @@ def embedded() -> CGFrames:
 
 @pytest.fixture(scope="session")
 def tiny(embedded: CGFrames) -> CGFrames:
-    """The first frames of each trajectory of the embedded set."""
-    slices = embedded.trajectory_slices()[:6]
+    """The first frames of two biased and four unbiased trajectories of the embedded set."""
+    every = embedded.trajectory_slices()
+    biased = [embedded.trajectory_index[s.start] in embedded.biased_trajectories for s in every]
+    slices = sorted(
+        [s for s, b in zip(every, biased, strict=True) if b][:2]
+        + [s for s, b in zip(every, biased, strict=True) if not b][:4],
+        key=lambda s: s.start,
+    )
     chosen = np.concatenate([np.arange(s.start, min(s.stop, s.start + PIECE)) for s in slices])
     optional = {
         key: getattr(embedded, key)[chosen]
@@ -33,7 +39,10 @@ def tiny(embedded: CGFrames) -> CGFrames:
         embedded,
         positions=embedded.positions[chosen],
         trajectory_index=embedded.trajectory_index[chosen],
-        biased_trajectories=embedded.biased_trajectories,
+        bias_log_weights=None,
+        biased_trajectories=np.intersect1d(
+            embedded.biased_trajectories, embedded.trajectory_index[chosen]
+        ),
         **optional,
     )
 
