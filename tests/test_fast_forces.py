@@ -20,6 +20,7 @@ from cgfe.prior_terms import FourierDihedrals, HarmonicAngles, HarmonicBonds, Re
 from cgfe.priors import PriorEnergy, bond_graph_paths
 from cgfe.schnet import CGSchNet, CGSchNetConfig
 from cgfe.simulation import LangevinSimulation
+from cgfe.tica import TICAProjection
 
 CUTOFF = 12.0
 TOLERANCE = 1e-5
@@ -268,7 +269,7 @@ def test_compiling_is_for_gpus_and_does_without_a_compiler(monkeypatch, caplog):
         fast.energy_and_forces(frames[:, :4])
 
 
-def test_sampled_distances_agree_with_the_plain_path():
+def test_sampled_distances_and_tics_agree_with_the_plain_path():
     beads, replicas = 5, 64
     types = torch.arange(beads)
     network = network_of(7).float()
@@ -282,14 +283,21 @@ def test_sampled_distances_agree_with_the_plain_path():
     assert isinstance(fast, FastPotential)
 
     def sample(forces: Potential | FastPotential, seed: int) -> np.ndarray:
-        """Return all distances (frames, replicas, pairs) after 40 % burn-in."""
+        """Return positions (frames, replicas, N, 3) after 40 % burn-in."""
         simulation = LangevinSimulation(forces, np.full(beads, 100.0), 300.0, 0.01, 10.0, seed)
         run = simulation.run(starts, 1200, 10)
         assert not run.blown_up.any()
-        kept = run.positions[48:]
-        return pair_distances(kept.reshape(-1, beads, 3)).reshape(*kept.shape[:2], -1)
+        return run.positions[48:]
 
-    plain, tabulated = sample(potential, 1), sample(fast, 2)
+    runs = sample(potential, 1), sample(fast, 2)
+    tica = TICAProjection.fit(list(runs[0].swapaxes(0, 1)), 0.1, 0.2)
+
+    def coordinates(kept: np.ndarray) -> np.ndarray:
+        """Return all distances and two TICs (frames, replicas, pairs + 2)."""
+        distances = pair_distances(kept.reshape(-1, beads, 3)).reshape(*kept.shape[:2], -1)
+        return np.concatenate([distances, tica.project(kept)], axis=2)
+
+    plain, tabulated = map(coordinates, runs)
     edges = np.quantile(plain, [0.25, 0.5, 0.75], axis=(0, 1))
 
     def deviations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -301,8 +309,8 @@ def test_sampled_distances_agree_with_the_plain_path():
         error = np.sqrt(sum(share.var(0, ddof=1) for share in shares) / replicas)
         return np.abs(shares[0].mean(0) - shares[1].mean(0)) / error
 
-    # 4.5 standard errors at 30 edges fail by chance in fewer than one run of a thousand.
+    # 4.5 standard errors at 36 edges fail by chance in fewer than one run of a thousand.
     assert deviations(plain, tabulated).max() < 4.5
     # The test can fail: without the network the distances differ by more.
-    alone = sample(Potential(prior, None, types), 3)
+    alone = coordinates(sample(Potential(prior, None, types), 3))
     assert deviations(alone, tabulated).max() > 4.5
