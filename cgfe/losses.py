@@ -173,13 +173,15 @@ def _bin_residuals(energy: Tensor, weights: Tensor, batch: Batch) -> tuple[Tenso
     inside = batch.tic_bin >= 0
     system, tic_bin = batch.system[inside], batch.tic_bin[inside]
     residual = (energy - batch.bin_target)[inside]
-    keys, group = torch.stack([system, tic_bin]).unique(dim=1, return_inverse=True)
+    # One number for each pair: `unique` along a dimension compares one row at a time.
+    bins = int(tic_bin.max()) + 1 if len(tic_bin) else 1
+    keys, group = (system * bins + tic_bin).unique(return_inverse=True)
     # The targets are equilibrium means, so the frames of a bin count by their weight even where
     # bins, and the forces, count by their number of frames.
     own = batch.weight[inside].to(energy.dtype) if "weight" in batch else weights[inside]
-    means, mass = _group_means(residual, own, group, keys.shape[1])
-    totals = _group_means(residual, weights[inside], group, keys.shape[1])[1]
-    return means, torch.where(mass > 0, totals, 0.0), keys[0]
+    means, mass = _group_means(residual, own, group, len(keys))
+    totals = _group_means(residual, weights[inside], group, len(keys))[1]
+    return means, torch.where(mass > 0, totals, 0.0), keys // bins
 
 
 def _group_means(
