@@ -14,11 +14,11 @@ from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
 from cgfe.losses import LossConfig, WeightedLoss
+from cgfe.native_training import is_supported
 from cgfe.potential import Potential
 from cgfe.reference import Reference
 from cgfe.schnet import CGSchNet, CGSchNetConfig, common_types
 from cgfe.training_forces import TOLERANCE, energy_and_forces, sufficient_intervals
-from cgfe.training_pairs import is_supported
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from cgfe.batches import SystemTensors
 from cgfe.losses import LossConfig, WeightedLoss
 from cgfe.module import CGForceField
 from cgfe.native import library
+from cgfe.native_training import is_supported
 from cgfe.schnet import CGSchNet, CGSchNetConfig
 from cgfe.training_forces import TOLERANCE, energy_and_forces, sufficient_intervals
-from cgfe.training_pairs import is_supported
 
 pytestmark = pytest.mark.skipif(
     library("training", "-fopenmp") is None, reason="no C++ compiler with OpenMP"

@@ -203,11 +203,11 @@ class Network {
                          w.summed + begin, p.filters);
             });
             multiply(w.summed, p.filters, layer.inner, w.wide, rows);
-            activate(activation, w.wide, w.slopes[l], size_t(rows) * p.hidden);
-            multiply(w.wide, p.hidden, layer.outer, w.features, rows, true);
+            activate<float>(activation, w.wide, w.slopes[l], size_t(rows) * p.hidden);
+            multiply(w.wide, p.hidden, layer.outer, w.features, rows, ADD);
         }
         multiply(w.features, p.hidden, p.output, w.output, rows);
-        activate(activation, w.output, w.output_slopes, size_t(rows) * p.half);
+        activate<float>(activation, w.output, w.output_slopes, size_t(rows) * p.half);
         for (int r = 0; r < count; ++r) energies[r] += energy(r);
     }
 
@@ -241,7 +241,7 @@ class Network {
                 function(w.replicas[r], p.sizes.beads, table, neighbours(l, r) + channel,
                          w.summed + begin, w.back + begin, p.filters);
             });
-            if (l) multiply(w.back, p.filters, layer.to_filters_back, w.features, rows, true);
+            if (l) multiply(w.back, p.filters, layer.to_filters_back, w.features, rows, ADD);
         }
     }
 

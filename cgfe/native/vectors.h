@@ -1,5 +1,6 @@
 // Vectors as wide as the processor has them, and functions of them.
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -19,26 +20,31 @@ constexpr int LANES = 4, TILE_ROWS = 6;
 constexpr int PANEL = 2 * LANES;
 
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
+typedef double wide_vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), may_alias));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES), may_alias));
 
 int padded(int width) { return (width + PANEL - 1) / PANEL * PANEL; }
 
-// Floats, zero at first, at addresses that vectors can be loaded from.
-class Floats {
+// Numbers, zero at first, at addresses that vectors can be loaded from.
+template <class T>
+class Array {
   public:
-    Floats() = default;
-    explicit Floats(size_t size) : lines((size + LANES - 1) / LANES) {}
-    operator float *() { return reinterpret_cast<float *>(lines.data()); }
-    operator const float *() const { return reinterpret_cast<const float *>(lines.data()); }
+    Array() = default;
+    explicit Array(size_t size) : lines((size * sizeof(T) + sizeof(Line) - 1) / sizeof(Line)) {}
+    operator T *() { return reinterpret_cast<T *>(lines.data()); }
+    operator const T *() const { return reinterpret_cast<const T *>(lines.data()); }
 
   private:
-    struct alignas(4 * LANES) Line { float values[LANES] = {}; };
+    struct alignas(4 * LANES) Line { T values[4 * LANES / sizeof(T)] = {}; };
     std::vector<Line> lines;
 };
+typedef Array<float> Floats;
 
 vec load(const float *from) { return *reinterpret_cast<const vec *>(from); }
+wide_vec load(const double *from) { return *reinterpret_cast<const wide_vec *>(from); }
 void store(float *to, vec value) { *reinterpret_cast<vec *>(to) = value; }
+void store(double *to, wide_vec value) { *reinterpret_cast<wide_vec *>(to) = value; }
 vec all(float value) { return value - vec{}; }
 float sum_of(vec value) {
     float sum = 0;
@@ -64,6 +70,12 @@ vec expm1_of(vec x) {
     vec two_to_power = (vec)((power + 127) << 23);
     // The compiler may add in another order, which near zero would leave nothing of p.
     return power == 0 ? p : two_to_power * p + (two_to_power - 1.0f);
+}
+
+// The same in float64, which only checks use: no need to be fast.
+wide_vec expm1_of(wide_vec x) {
+    for (int lane = 0; lane < LANES / 2; ++lane) x[lane] = std::expm1(x[lane]);
+    return x;
 }
 
 // ln u for u in (0, 1].
