@@ -1,9 +1,10 @@
 """Multiply-adds that an algorithm needs for one frame, counted from the sizes of the network.
 
-Counted are matrix products and the pairwise products of the convolution, not activations, radial
+Counted are matrix products and what is done for each pair and channel, not activations, radial
 functions or the prior, so a share of the machine's ceiling that is told from them is a lower
 bound. A filter is counted once per unordered pair, and the first layer's features once for all
-frames (they depend on the bead's type alone): other implementations may do more than that.
+frames (they depend on the bead's type alone). Training and simulation are cgfe's own, with
+tabulated filters; other implementations do more for the same result.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from cgfe.schnet import CGSchNetConfig
 
 TABLE_VALUE, TABLE_SLOPE = 4, 3
 """Multiply-adds of a cubic polynomial's value and of its derivative."""
+TRAINING_PAIR = (5, 11, 11, 26)
+"""Multiply-adds of `forward`, `pull`, `along` and `back` in training_pairs.h."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,24 @@ def forces(config: CGSchNetConfig, beads: int) -> Operations:
     )
 
 
-def training_step(config: CGSchNetConfig, beads: int) -> Operations:
+def training_step(
+    config: CGSchNetConfig, beads: int, intervals: int, batch_size: int
+) -> Operations:
     """Return the multiply-adds of one frame's energy, forces, and the loss's gradient.
 
-    A product and its transposed one for the forces have two gradients each: six in all. The
-    radial functions need no gradient, which leaves five for the first product of the filters.
-    Of the convolution, energy and forces take three products (two in the first layer), each with
-    two gradients: nine, and six in the first layer.
+    Filters are made on a grid, once for all frames of a batch. There the second product of the
+    filter network has three rows for each point (value, rise, slope), and a product has two
+    gradients; the first one has two rows, and radial functions need no gradient. A product of the
+    beads and its transposed one for the forces have two gradients each: six in all. What is done
+    for each pair and channel is counted in training_pairs.h.
     """
     parts = _parts(config, beads)
+    filters = config.num_filters
+    of_point = 9 * filters * filters + 4 * config.num_radial * filters
+    grid = config.num_layers * (intervals + 1) * of_point
+    pairs = config.num_layers * parts.one_convolution // 2
     return Operations(
-        matrix=5 * parts.filter_in + 6 * parts.filter_out + 6 * parts.beads,
-        pairwise=(9 * config.num_layers - 3) * parts.one_convolution,
+        matrix=6 * parts.beads + grid // batch_size, pairwise=pairs * sum(TRAINING_PAIR)
     )
 
 

@@ -88,11 +88,10 @@ def repeated(step: Callable[[Batch], None], batches: list[Batch]) -> Work:
     return work
 
 
-def steps(frames: CGFramesDataModule, config: CGSchNetConfig) -> dict[str, Callable[[Batch], None]]:
+def steps(module: CGForceField) -> dict[str, Callable[[Batch], None]]:
     """Return the training step of every network, all with the same parameters."""
-    module = force_field(frames, config)
     network: CGSchNet = module.network
-    beads = len(frames.references[0].bead_types)
+    beads = len(module.references[0].bead_types)
     found = {"cgfe": module_step(module), "PyG": baseline_step(PyGSchNet(network))}
     if HAS_TORCHMD_NET:
         found["torchmd-net"] = baseline_step(TorchMDNet(network, beads))
@@ -104,22 +103,27 @@ def measure(settings: Settings, ceilings: list[Row], advance: Advance | None = N
     """Return the training steps of all networks, in turns, on torch's choice of threads."""
     frames = data(settings.batch_size)
     batches = [batch for batch, _ in zip(frames.train_dataloader(), range(BATCHES), strict=False)]
-    works = {name: repeated(s, batches) for name, s in steps(frames, settings.network).items()}
+    module = force_field(frames, settings.network)
+    works = {name: repeated(step, batches) for name, step in steps(module).items()}
     seconds = take_turns(works, settings.turns, settings.turn_seconds, advance)
     beads = len(frames.references[0].bead_types)
-    counted = operations.training_step(settings.network, beads)
     threads = torch.get_num_threads()
     peak = peak_flops(ceilings, threads)
     rows = []
     for name, times in seconds.items():
         row = Row("training", f"{beads} beads", name, times, settings.batch_size, "frames")
-        flops = row.rate[1] * counted.flops
-        row.facts = {"threads": threads, "gflops": flops / 1e9}
-        if peak is not None:
-            row.facts["share_of_peak"] = flops / peak
+        row.facts = {"threads": threads}
+        if module.intervals is not None:  # else there is no tabulated step to count
+            counted = operations.training_step(
+                settings.network, beads, module.intervals, settings.batch_size
+            )
+            flops = row.rate[1] * counted.flops
+            row.facts |= {"intervals": module.intervals, "gflops": flops / 1e9}
+            if peak is not None:
+                row.facts["share_of_peak"] = flops / peak
         rows.append(row)
     return rows
 
 
 def _optimizer(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=RATE)
+    return torch.optim.AdamW(parameters, lr=RATE, fused=True)

@@ -155,7 +155,6 @@ def test_operations_by_hand() -> None:
     filter_in, filter_out = 2 * 3 * (6 * 5), 2 * 3 * (5 * 5)  # 180, 150
     beads = 3 * (1 * (4 * 5) + 2 * (5 * 4 + 4 * 4) + (4 * 2 + 2 * 1))  # 306
     assert (filter_in, filter_out, beads) == (180, 150, 306)
-    convolution = 2 * 3 * 5  # a layer: three pairs, both ways
 
     energy = operations.energy(config, 3)
     assert (energy.matrix, energy.pairwise) == (636, 60)
@@ -163,9 +162,11 @@ def test_operations_by_hand() -> None:
     # Back: into the filters of both layers, into the features of the second.
     forces = operations.forces(config, 3)
     assert (forces.matrix, forces.pairwise) == (1272, 60 + 2 * 30 + 30)
-    step = operations.training_step(config, 3)
-    assert step.matrix == 5 * 180 + 6 * 150 + 6 * 306
-    assert step.pairwise == (6 + 9) * convolution
+    # A grid of 7 + 1 points for both layers, shared by 4 frames; each product has two gradients.
+    step = operations.training_step(config, 3, intervals=7, batch_size=4)
+    grid = 2 * 8 * (3 * 3 * (5 * 5) + 2 * 2 * (6 * 5))
+    assert step.matrix == grid // 4 + 6 * 306
+    assert step.pairwise == 30 * (5 + 11 + 11 + 26)
     # No filter network; 30 filters: value 4, slope 3, slope times gradient 1.
     simulated = operations.simulation_step(config, 3)
     assert (simulated.matrix, simulated.pairwise) == (2 * 306, 150 + 30 * 8)
