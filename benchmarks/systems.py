@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgfe.datamodule import EMBEDDED
+from cgfe.exact import checked_frames
+from cgfe.fast_forces import CHECKED_FRAMES
 from cgfe.frames import CGFrames
 from cgfe.potential import Potential
 from cgfe.prior_terms import (
@@ -25,9 +27,6 @@ BOND, CLOSEST = 3.8, 4.5
 """Å"""
 COSINES = (-0.3, 0.75)
 """Between the directions of successive bonds: Cα angles of about 73 to 139 degrees."""
-CHECK_FRAMES, CHECK_NUMBERS = 64, 64 * 10**2
-"""Frames, and frames × beads², on which fast forces are checked. That is done in float64 by
-autograd, so of a long chain 64 frames take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class System:
 
     @property
     def checked(self) -> Tensor:
-        """Frames to check fast forces on."""
-        return self.starts(max(1, min(CHECK_FRAMES, CHECK_NUMBERS // self.beads**2)))
+        """Frames to check forces on."""
+        return checked_frames(self.frames, CHECKED_FRAMES)
 
     def potential(self, config: CGSchNetConfig, seed: int = 0) -> Potential:
         """Return prior + a network of random parameters, on which speed does not depend."""

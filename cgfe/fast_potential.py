@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from cgfe.errors import InputError
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 MOST_COMPILED_BEADS = 24
 """The diagonals of the pair matrix are unrolled, and compiling takes longer with each."""
+FEWEST_COMPILED_STEPS = 20_000
+"""Steps from which compiling for a GPU pays back: about half a minute against one to two
+milliseconds of calls a step. An estimate, since it was not measured."""
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -23,8 +27,9 @@ Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 class FastPotential(nn.Module):
     """Prior and network as `Potential`, for simulation alone: energies and forces, no autograd.
 
-    In float32 on a CPU the C++ kernel runs (`NativeForces`), on a GPU the torch code compiled
-    by `torch.compile`, and where there is no compiler, the torch code as it is.
+    In float32 on a CPU the C++ kernel runs (`NativeForces`), on a GPU the torch code, compiled by
+    `torch.compile` for long simulations of few beads, and where there is no compiler, the torch
+    code as it is.
 
     Parameters
     ----------
@@ -42,6 +47,8 @@ class FastPotential(nn.Module):
         self.prior = PriorForces(prior)
         self.network = network
         self.register_buffer("bead_types", bead_types)
+        self.expected_steps = 0
+        """How often forces are about to be asked for; a simulation says so."""
         self._native: NativeForces | None = None
         self._compiled: Function | None = None
 
@@ -84,9 +91,14 @@ class FastPotential(nn.Module):
         return energy + of_network[0], forces + of_network[1]
 
     def _compile(self, positions: Tensor) -> Function:
-        """Return the function to call from now on, compiled on a GPU if it can be."""
-        if positions.device.type == "cpu" or len(self.bead_types) > MOST_COMPILED_BEADS:
+        """Return the function to call from now on, compiled on a GPU where it pays back."""
+        if positions.device.type == "cpu":
             return self._evaluate
+        steps, beads = self.expected_steps, len(self.bead_types)
+        if steps < FEWEST_COMPILED_STEPS or beads > MOST_COMPILED_BEADS:
+            rank_zero_info(f"Forces are not compiled for {steps:,} steps of {beads} beads.")
+            return self._evaluate
+        rank_zero_info(f"Forces are compiled for {steps:,} steps.")
         compiled = torch.compile(self._evaluate, dynamic=False, mode="reduce-overhead")
 
         def replay(positions: Tensor) -> tuple[Tensor, Tensor]:

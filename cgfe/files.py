@@ -27,7 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         If the folder cannot be made or written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}{path.suffix}")
     make_folder(path.parent)
     try:
         yield temporary
@@ -76,7 +76,7 @@ def make_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".cgfe-{os.getpid()}"
+        probe = folder / f".cgfe-{uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:

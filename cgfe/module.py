@@ -1,6 +1,5 @@
 """CGForceField: the LightningModule that wraps CGSchNet with the weighted loss."""
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -19,8 +19,6 @@ from cgfe.potential import Potential
 from cgfe.reference import Reference
 from cgfe.schnet import CGSchNet, CGSchNetConfig, common_types
 from cgfe.training_forces import TOLERANCE, energy_and_forces, sufficient_intervals
-
-log = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "cgfe"
 CHECKPOINT_VERSION = 1
@@ -96,10 +94,26 @@ class CGForceField(L.LightningModule):
         return Potential(reference.prior, self.network, bead_types).to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Choose the grid of the filters by the network as it is now.
+        """Choose the grid of the filters by the network as it is now."""
+        self.choose_grid()
+
+    def on_validation_epoch_start(self) -> None:
+        """Choose the grid again: the network has changed since training began to use it."""
+        self.choose_grid()
+
+    def on_test_epoch_start(self) -> None:
+        """Choose the grid of the filters."""
+        self.choose_grid()
+
+    def on_predict_epoch_start(self) -> None:
+        """Choose the grid of the filters."""
+        self.choose_grid()
+
+    def choose_grid(self) -> None:
+        """Choose the grid on which filters are made once for all frames of a batch.
 
         The coarsest one that holds the tolerance on the starts kept of every system is taken; where
-        none does, or the kernels do not run, the network is trained as it is.
+        none does, or the kernels do not run, the network is evaluated as it is.
         """
         systems = [
             (torch.from_numpy(ref.start_positions), torch.from_numpy(ref.bead_types))
@@ -110,49 +124,54 @@ class CGForceField(L.LightningModule):
             return
         self.intervals, error = sufficient_intervals(self.network, systems)
         if self.intervals is None:
-            log.warning(
-                "training: interpolated filters give energies and forces to %.1e only, not to "
-                "%.0e; the network is evaluated plainly, which is slower.",
-                error,
-                TOLERANCE,
+            rank_zero_warn(
+                f"Interpolated filters give energies and forces to {error:.1e} only, not to "
+                f"{TOLERANCE:.0e}; the network is evaluated plainly, which is slower."
             )
         elif self.intervals != before:
-            log.info(
-                "training: filters on a grid of %d intervals, energies and forces to %.1e",
-                self.intervals,
-                error,
+            rank_zero_info(
+                f"Filters are interpolated on {self.intervals} intervals; energies and forces are "
+                f"those of the network to {error:.0e}."
             )
+
+    def energy_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the network's energies (G,) and forces (A, 3) of a batch, the fast way if any.
+
+        They can be differentiated in training mode alone.
+        """
+        types = common_types(batch)
+        if self.intervals is None or types is None or not is_supported(batch.pos):
+            return self.network.energy_and_forces(batch)
+        with torch.set_grad_enabled(self.training):
+            frames = batch.pos.view(-1, len(types), 3)
+            energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
+        return energy, forces.flatten(0, 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss of a batch."""
-        types = common_types(batch)
-        if self.intervals is None or types is None or not is_supported(batch.pos):
-            return self._step(batch, "train", *self.network.energy_and_forces(batch))
-        frames = batch.pos.view(-1, len(types), 3)
-        energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
-        return self._step(batch, "train", energy, forces.flatten(0, 1))
+        return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss terms of a validation batch."""
-        self._step(batch, "validation", *self.network.energy_and_forces(batch))
+        self._step(batch, "validation")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss terms of a test batch."""
-        self._step(batch, "test", *self.network.energy_and_forces(batch))
+        self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
-        energy, forces = self.network.energy_and_forces(batch)
+        energy, forces = self.energy_and_forces(batch)
         return {
             "system": batch.system,
             "positions": batch.pos.unflatten(0, (batch.num_graphs, -1)),
-            "energy": energy.detach() + batch.prior_energy,
-            "forces": (forces.detach() + batch.prior_forces).unflatten(0, (batch.num_graphs, -1)),
+            "energy": energy + batch.prior_energy,
+            "forces": (forces + batch.prior_forces).unflatten(0, (batch.num_graphs, -1)),
         }
 
-    def _step(self, batch: Batch, stage: str, energy: Tensor, forces: Tensor) -> Tensor:
+    def _step(self, batch: Batch, stage: str) -> Tensor:
         assert self.loss is not None
-        terms: dict[str, Tensor] = self.loss(energy, forces, batch)
+        terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,

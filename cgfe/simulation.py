@@ -193,7 +193,15 @@ class LangevinSimulation:
             )
         if not bool(start.isfinite().all()):
             raise InputError("start positions are not finite.")
+        known = {x.dtype for x in self.potential.state_dict().values() if x.is_floating_point()}
+        if known - {start.dtype}:
+            raise InputError(
+                f"start positions are {start.dtype}, expected the potential's "
+                f"{' and '.join(map(str, known))}."
+            )
         began = time.perf_counter()
+        if isinstance(self.potential, FastPotential):
+            self.potential.expected_steps = steps
         state = _State(self, start)
         frames = steps // save_interval
         kept = np.empty((0 if on_frame else frames, *start.shape), dtype=np.float32)

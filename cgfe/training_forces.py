@@ -18,7 +18,6 @@ even grid of distances, once per step, and interpolated by cubic Hermite polynom
 the exact gradient of the interpolated energy.
 """
 
-import copy
 import functools
 import math
 from collections.abc import Sequence
@@ -29,6 +28,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from cgfe.exact import checked_frames, in_float64
+from cgfe.exact import energy_and_forces as exact_energy_and_forces
 from cgfe.native_training import differentiate, evaluate
 from cgfe.schnet import RADIAL_BASES, CGSchNet, CGSchNetConfig, Interaction
 
@@ -78,7 +79,7 @@ def sufficient_intervals(
     ----------
     network : CGSchNet
     systems : sequence of (Tensor (F, N, 3), LongTensor (N,))
-        Real frames in Å and their bead types; 32 frames are taken of each.
+        Real frames in Å and their bead types; 32 frames are taken of each, fewer of large ones.
 
     Returns
     -------
@@ -87,22 +88,21 @@ def sufficient_intervals(
     error : float
         The larger one of energies and forces, of the worst system.
     """
-    exact = copy.deepcopy(network).double().requires_grad_(False)
+    exact = in_float64(network)
     cases = []
     for positions, bead_types in systems:
-        chosen = torch.linspace(0, len(positions) - 1, min(len(positions), CHECKED_FRAMES)).long()
-        frames = positions[chosen].double().requires_grad_()
-        with torch.enable_grad():
-            energy = exact.energy(frames, bead_types)
-            (gradient,) = torch.autograd.grad(energy.sum(), frames)
-        cases.append((frames.detach(), bead_types, (energy.detach(), -gradient)))
+        frames = checked_frames(positions, CHECKED_FRAMES).double()
+        cases.append((frames, bead_types, exact_energy_and_forces(exact, frames, bead_types)))
     error, intervals = math.inf, FIRST_INTERVALS
-    while intervals <= LAST_INTERVALS:
-        error = 0.0
-        for frames, types, expected in cases:
-            found = energy_and_forces(exact, frames, types, intervals)
-            for one, other in zip(found, expected, strict=True):
-                error = max(error, float((one - other).norm() / other.norm().clamp(min=1e-30)))
+    while cases and intervals <= LAST_INTERVALS:
+        errors = [
+            (one - other).norm() / other.norm().clamp(min=1e-30)
+            for frames, types, expected in cases
+            for one, other in zip(
+                energy_and_forces(exact, frames, types, intervals), expected, strict=True
+            )
+        ]
+        error = float(torch.stack(errors).max())  # not a number, if any is not
         if error <= TOLERANCE:
             return intervals, error
         intervals *= 2
@@ -176,15 +176,16 @@ class _Grid(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _grid(config: CGSchNetConfig, intervals: int) -> _Grid:
-    basis = RADIAL_BASES[config.radial_basis](config.num_radial, config.cutoff).double()
-    step = torch.full((intervals + 1,), config.cutoff / intervals, dtype=torch.float64)
-    distances = torch.arange(intervals + 1) * step
-    radial, radial_slope = torch.func.jvp(basis, (distances,), (step,))[:2]
-    phase = torch.linspace(0, math.pi, intervals + 1, dtype=torch.float64)[:, None]
-    value, slope = 0.5 + 0.5 * phase.cos(), (-0.5 * math.pi / intervals) * phase.sin()
-    following = functional.pad(value[1:], (0, 0, 0, 1))
-    rise = functional.pad(value.diff(dim=0), (0, 0, 0, 1))
-    return _Grid(radial, radial_slope, torch.stack([value, following, rise, slope]))
+    with torch.inference_mode(False):  # kept for training steps too
+        basis = RADIAL_BASES[config.radial_basis](config.num_radial, config.cutoff).double()
+        step = torch.full((intervals + 1,), config.cutoff / intervals, dtype=torch.float64)
+        distances = torch.arange(intervals + 1) * step
+        radial, radial_slope = torch.func.jvp(basis, (distances,), (step,))[:2]
+        phase = torch.linspace(0, math.pi, intervals + 1, dtype=torch.float64)[:, None]
+        value, slope = 0.5 + 0.5 * phase.cos(), (-0.5 * math.pi / intervals) * phase.sin()
+        following = functional.pad(value[1:], (0, 0, 0, 1))
+        rise = functional.pad(value.diff(dim=0), (0, 0, 0, 1))
+        return _Grid(radial, radial_slope, torch.stack([value, following, rise, slope]))
 
 
 def _tanh(before: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cgfe import fast_forces
+from cgfe import exact, fast_forces
 from cgfe.errors import InputError
+from cgfe.exact import checked_frames, energy_and_forces, in_float64
 from cgfe.fast_forces import TableError, TabulatedNetwork
-from cgfe.fast_potential import FastPotential
+from cgfe.fast_potential import FEWEST_COMPILED_STEPS, FastPotential
 from cgfe.geometry import pair_distances
 from cgfe.potential import Potential
 from cgfe.prior_terms import FourierDihedrals, HarmonicAngles, HarmonicBonds, Repulsion
@@ -237,6 +238,33 @@ def test_parts_of_another_kind_stay_plain():
     assert isinstance(Potential(prior_of(5), None, types).fast(frames), FastPotential)
 
 
+def test_a_network_that_is_no_number_is_refused():
+    network, frames = network_of(0), chains(3, 5, 0)
+    network.output[0].weight.data[0, 0] = torch.nan
+    with pytest.raises(TableError, match="forces to nan"):
+        TabulatedNetwork(network, torch.arange(5), frames)
+
+
+def test_checks_of_large_proteins_take_little_memory_and_few_frames(monkeypatch):
+    frames = chains(40, 80, 0)
+    assert len(checked_frames(frames, 64)) == 6
+    assert len(checked_frames(frames[:, :10], 64)) == 40
+    assert len(checked_frames(frames[:, :1], 64)) == 40
+    network, types = in_float64(network_of(0)), torch.zeros(10, dtype=torch.long)
+    whole = energy_and_forces(network, frames[:, :10], types)
+    monkeypatch.setattr(exact, "LARGEST_FILTERS", 3 * 2 * 45 * 10)
+    sizes = []
+    monkeypatch.setattr(
+        network,
+        "energy",
+        lambda x, types: sizes.append(len(x)) or CGSchNet.energy(network, x, types),
+    )
+    parts = energy_and_forces(network, frames[:, :10], types)
+    assert max(sizes) == 3
+    for one, other in zip(parts, whole, strict=True):
+        assert_close(one, other, 1e-12)
+
+
 def test_later_training_does_not_reach_the_table():
     network, types, frames = network_of(6), torch.arange(5), chains(3, 5, 0)
     fast = Potential(prior_of(5), network, types).fast(frames)
@@ -261,6 +289,9 @@ def test_compiling_is_for_gpus_and_does_without_a_compiler(monkeypatch, caplog):
 
     monkeypatch.setattr(torch, "compile", broken)
     gpu = torch.empty(0, device="meta")  # stands for a GPU
+    assert fast._compile(gpu)(frames)[1].equal(expected[1])  # too few steps to pay back
+    assert "not compiled for 0 steps" in caplog.text
+    fast.expected_steps = FEWEST_COMPILED_STEPS
     with caplog.at_level(logging.WARNING):
         evaluate = fast._compile(gpu)
     assert "no compiler found" in caplog.text

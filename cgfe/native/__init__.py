@@ -12,16 +12,21 @@ import logging
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
 from cgfe.files import cache_folder, replacing
 
 log = logging.getLogger(__name__)
+_warn = rank_zero_only(log.warning)
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp-simd")
 LOOSE = (
@@ -42,39 +47,69 @@ WIDE = ("-mprefer-vector-width=512",)
 def library(name: str, *options: str) -> ctypes.CDLL | None:
     """Return the compiled `name`.cpp of this folder, or None where it cannot be compiled.
 
-    The compiler is `$CXX`, else c++, g++ or clang++; it gets further `options` of the source.
-    Without a compiler, the first call says so once.
+    The compiler is `$CXX`, else c++, g++ or clang++; it gets further `options` of the source if it
+    knows them. The file is kept in the user's cache, or for this process alone where that cannot
+    be written or loaded from. Without a compiler, the first call says so once.
     """
-    source = files("cgfe") / "native" / f"{name}.cpp"
-    candidates = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
-    compiler = next((found for c in candidates if c and (found := shutil.which(c))), None)
+    compiler = _compiler()
     if compiler is None:
-        log.warning("no C++ compiler found ($CXX, c++, g++, clang++): the slower torch path runs")
         return None
-    text = _with_headers(source.read_text())
+    text = _with_headers((files("cgfe") / "native" / f"{name}.cpp").read_text())
     wide = WIDE if platform.machine() in ("x86_64", "AMD64") else ()
-    command = [compiler, *FLAGS, *LOOSE, *SHARED, *wide, *options]
-    key = hashlib.sha256("\n".join([text, _processor(), *command]).encode()).hexdigest()[:16]
-    path = cache_folder() / f"{name}-{key}.so"
-    try:
-        if not path.exists():
-            with replacing(path) as temporary:
-                subprocess.run(
-                    [*command, "-x", "c++", "-", "-o", str(temporary)],
-                    input=text,
-                    text=True,
-                    check=True,
-                    capture_output=True,
-                )
-        return ctypes.CDLL(str(path))
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        log.warning(
-            "%s.cpp does not compile, so the slower torch path runs: %s",
-            name,
-            str(reason).strip().partition("\n")[0],
+    reason = ""
+    for more in dict.fromkeys((options, ())):
+        command = [*compiler, *FLAGS, *LOOSE, *SHARED, *wide, *more]
+        facts = [text, _processor(), *platform.libc_ver(), *command]
+        key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+        for folder in (cache_folder, _own_folder):
+            try:
+                return _loaded(folder() / f"{name}-{key}.so", command, text)
+            except (OSError, ValueError) as error:
+                reason = reason or str(error)
+            except subprocess.CalledProcessError as error:
+                reason = reason or error.stderr
+                break  # it will not compile elsewhere either
+    reason = reason.strip().partition("\n")[0]
+    _warn("%s.cpp does not run, so the slower torch path does: %s", name, reason)
+    return None
+
+
+@functools.cache
+def _compiler() -> list[str] | None:
+    """Return the command of a C++ compiler; where there is none, say so."""
+    for words in (shlex.split(os.environ.get("CXX", "")), ["c++"], ["g++"], ["clang++"]):
+        if words and shutil.which(words[0]):
+            return words
+    _warn("no C++ compiler found ($CXX, c++, g++, clang++): the slower torch path runs")
+    return None
+
+
+def _loaded(path: Path, command: list[str], text: str) -> ctypes.CDLL:
+    """Return the library at `path`; compile it where it is missing or cannot be loaded."""
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # half a file, or of another system that shares this folder
+            path.unlink(missing_ok=True)
+    rank_zero_info(f"Compiling {path.stem.partition('-')[0]}.cpp for this processor, once.")
+    with replacing(path) as temporary:
+        subprocess.run(
+            [*command, "-x", "c++", "-", "-o", str(temporary)],
+            input=text,
+            text=True,
+            check=True,
+            capture_output=True,
         )
-        return None
+    return ctypes.CDLL(str(path))
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="cgfe-")
+
+
+def _own_folder() -> Path:
+    return Path(_temporary().name)
 
 
 def _with_headers(text: str) -> str:
@@ -99,6 +134,11 @@ def in_parallel(function: Callable[[int, int], None], items: int, threads: int) 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="cgfe-native")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has the pool, but none of its threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @functools.cache
