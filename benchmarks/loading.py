@@ -1,8 +1,8 @@
 """How long a training step waits for its batch, with the set in memory and streamed from disk.
 
-    python benchmarks/loading.py write /tmp/loading/frames.h5 --frames 2000000
-    python benchmarks/loading.py measure /tmp/loading/frames.h5             # in memory
-    python benchmarks/loading.py measure /tmp/loading/frames.h5 --memory-gb 0.1
+    python -m benchmarks.loading write /tmp/loading/frames.h5 --frames 2000000
+    python -m benchmarks.loading measure /tmp/loading/frames.h5             # in memory
+    python -m benchmarks.loading measure /tmp/loading/frames.h5 --memory-gb 0.1
 
 The set is the embedded one again and again, with noise so that no two frames are equal. What the
 page cache holds of the set is dropped before, so that frames come from the disk.
@@ -11,18 +11,16 @@ page cache holds of the set is dropped before, so that frames come from the disk
 import argparse
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch_geometric.data import Batch
 
+from benchmarks.training import force_field, module_step
 from cgfe.datamodule import EMBEDDED, CGFramesDataModule
 from cgfe.frames import CGFrames
 from cgfe.frames_writer import writing_frames
-from cgfe.schnet import CGSchNet, CGSchNetConfig
+from cgfe.schnet import CGSchNetConfig
 
 
 def write(path: Path, count: int) -> None:
@@ -66,7 +64,11 @@ def measure(options: argparse.Namespace) -> None:
     data.setup()
     print(f"streams {data.streams()}; set-up {time.perf_counter() - start:.1f} s")
     drop_cached_pages(cache)
-    step = training_step(options.hidden, options.layers) if options.layers else None
+    step = None
+    if options.layers:
+        sizes = dict(hidden_channels=options.hidden, num_filters=options.hidden)
+        network = CGSchNetConfig(**sizes, num_layers=options.layers)
+        step = module_step(force_field(data, network))
     before, waits, steps = _read_bytes(), [], []
     start = time.perf_counter()
     for number, batch in enumerate(data.train_dataloader(), 1):
@@ -84,22 +86,6 @@ def measure(options: argparse.Namespace) -> None:
         f"ms each (median {np.median(rest):.2f} of {np.median(whole):.1f}, "
         f"longest {rest.max():.1f}); {read:.0f} MB read from disk"
     )
-
-
-def training_step(hidden: int, layers: int) -> Callable[[Batch], None]:
-    """Return an optimizer step of force matching."""
-    network = CGSchNet(
-        CGSchNetConfig(hidden_channels=hidden, num_filters=hidden, num_layers=layers)
-    )
-    optimizer = torch.optim.Adam(network.parameters())
-
-    def step(batch: Batch) -> None:
-        _, forces = network.energy_and_forces(batch)
-        optimizer.zero_grad()
-        (forces + batch.prior_forces - batch.forces).square().mean().backward()
-        optimizer.step()
-
-    return step
 
 
 def _read_bytes() -> int:

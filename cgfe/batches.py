@@ -95,8 +95,9 @@ class FrameLoader:
     seed : int
     rank, world_size : int
         This process takes every `world_size`-th batch; all take equally many when shuffling.
-    batches_served : callable, optional
-        Returns the number of batches that training has consumed so far.
+    progress : callable, optional
+        Returns the number of batches that training has consumed so far, and the number that it
+        takes in an epoch, if it takes fewer than there are.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class FrameLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        batches_served: Callable[[], int] | None = None,
+        progress: Callable[[], tuple[int, float]] | None = None,
     ) -> None:
         self.systems = systems
         self.frames = frames
@@ -117,7 +118,7 @@ class FrameLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.batches_served = batches_served
+        self.progress = progress
 
     def __len__(self) -> int:
         total = sum(-(-len(frames) // self.batch_size) for frames in self.frames)
@@ -125,8 +126,8 @@ class FrameLoader:
         return total // self.world_size if self.shuffle else -(-total // self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        served = self.batches_served() if self.batches_served else 0
-        epoch, first = divmod(served, max(1, len(self)))
+        served, most = self.progress() if self.progress else (0, len(self))
+        epoch, first = divmod(served, max(1, int(min(most, len(self)))))
         order = self._order(epoch)[first:]
         batches = [
             system.batches([frames for number, frames in order if number == which])

@@ -1,5 +1,6 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ class CGFramesDataModule(L.LightningDataModule):
             self.order_seed,
             trainer.global_rank if trainer else 0,
             trainer.world_size if trainer else 1,
-            _batches_served(trainer) if shuffle and trainer else None,
+            _progress(trainer) if shuffle and trainer else None,
         )
 
     def _load(self, streams: bool) -> list[tuple[CGFrames, Split]]:
@@ -224,6 +225,12 @@ class CGFramesDataModule(L.LightningDataModule):
         return self.cache_dir / f"reference-{key}.npz"
 
 
-def _batches_served(trainer: Any) -> Any:
-    """Return a function that tells how many batches training has taken, resumed runs included."""
-    return lambda: int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+def _progress(trainer: Any) -> Callable[[], tuple[int, float]]:
+    """Return a function that tells how many batches training has taken, resumed runs included.
+
+    And how many it takes in an epoch, which `limit_train_batches` can lower.
+    """
+    return lambda: (
+        int(trainer.fit_loop.epoch_loop.batch_progress.total.processed),
+        trainer.fit_loop.max_batches,
+    )

@@ -1,9 +1,11 @@
 """Splits, references, batches: what training is served."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -152,12 +154,12 @@ def test_labels_and_prior_belong_to_their_frames(data: CGFramesDataModule, tiny:
     torch.testing.assert_close(system.prior_energy[chosen], energy, rtol=1e-4, atol=1e-3)
 
 
-def loader(systems: list[SystemTensors], served: int, rank: int = 0, world: int = 1) -> list[list]:
+def loader(
+    systems: list[SystemTensors], served: int, rank: int = 0, world: int = 1, most: float = math.inf
+) -> list[list]:
     frames = [torch.arange(len(s.positions)) for s in systems]
-    return [
-        batch.energy_label.tolist()
-        for batch in FrameLoader(systems, frames, 64, True, 3, rank, world, lambda: served)
-    ]
+    order = FrameLoader(systems, frames, 64, True, 3, rank, world, lambda: (served, most))
+    return [batch.energy_label.tolist() for batch in order]
 
 
 def frames_in(batches: list[list]) -> list[float]:
@@ -169,6 +171,36 @@ def test_an_epoch_can_be_entered_anywhere(data: CGFramesDataModule) -> None:
     assert loader(data.systems, 5) == whole[5:]
     assert loader(data.systems, len(whole)) != whole, "the second epoch has the first's order"
     assert frames_in(loader(data.systems, len(whole))) == frames_in(whole)
+
+
+def test_epochs_that_are_cut_short_begin_at_their_beginning(data: CGFramesDataModule) -> None:
+    seen: list[int] = []
+
+    class Counting(L.LightningModule):
+        def training_step(self, batch: Batch, batch_idx: int) -> None:
+            seen.append(batch_idx)
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    for limit, epochs in ((1.0, 2), (4, 3)):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            limit_train_batches=limit,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        seen.clear()
+        trainer.fit(Counting(), datamodule=data)
+        own = len(data.train_dataloader()) if limit == 1.0 else int(limit)
+        assert own > 2
+        assert seen == epochs * list(range(own))
+    data.trainer = None  # other tests take batches without one
+    assert loader(data.systems, 4, most=4) == loader(data.systems, len(loader(data.systems, 0)))
 
 
 def test_ranks_share_an_epoch_without_overlap(data: CGFramesDataModule) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import re
 import subprocess
@@ -112,7 +113,9 @@ def test_strided_training_frames(make: Make) -> None:
 
 def served(data: CGFramesDataModule, batches: int, rank: int = 0, world: int = 1) -> list[list]:
     indices = data.split_indices("train")
-    loader = FrameLoader(data.systems, indices, 32, True, 3, rank, world, lambda: batches)
+    loader = FrameLoader(
+        data.systems, indices, 32, True, 3, rank, world, lambda: (batches, math.inf)
+    )
     return [batch.energy_label.tolist() for batch in loader]
 
 
