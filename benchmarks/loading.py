@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> None:
     drop_cached_pages(cache)
     step = None
     if options.layers:
-        sizes = dict(hidden_channels=options.hidden, num_filters=options.hidden)
+        sizes = {"hidden_channels": options.hidden, "num_filters": options.hidden}
         network = CGSchNetConfig(**sizes, num_layers=options.layers)
         step = module_step(force_field(data, network))
     before, waits, steps = _read_bytes(), [], []
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2_000_000)
     parser.add_argument("--memory-gb", type=float)
     parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--batches", type=int, default=100)
+    parser.add_argument("--batches", type=int, default=700, help="default: those of two windows")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4, help="0: no training, batches alone")
     options = parser.parse_args()

@@ -117,16 +117,16 @@ class _EnergyAndForces(torch.autograd.Function):
         ctx: Any, config: CGSchNetConfig, positions: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         parameters = tuple(parameter.contiguous() for parameter in parameters)
-        energy, forces, kept = evaluate(config, positions, parameters)
+        energy, forces, ctx.kept = evaluate(config, positions, parameters)
         ctx.config = config
-        ctx.save_for_backward(positions, kept, *parameters)
+        ctx.save_for_backward(positions, *parameters)
         return energy, forces
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        positions, kept, *parameters = ctx.saved_tensors
-        return None, None, *differentiate(ctx.config, positions, parameters, kept, *gradients)
+        positions, *parameters = ctx.saved_tensors
+        return None, None, *differentiate(ctx.config, positions, parameters, ctx.kept, *gradients)
 
 
 def _filter_tables(

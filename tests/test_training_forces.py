@@ -19,7 +19,7 @@ from cgfe import training_forces
 from cgfe.batches import SystemTensors
 from cgfe.losses import LossConfig, WeightedLoss
 from cgfe.module import CGForceField
-from cgfe.native_training import is_supported
+from cgfe.native_training import Kept, is_supported
 from cgfe.schnet import CGSchNet, CGSchNetConfig
 from cgfe.training_forces import TOLERANCE, energy_and_forces, sufficient_intervals
 
@@ -62,14 +62,20 @@ def plainly(network: CGSchNet, positions: Tensor, types: Tensor) -> tuple[Tensor
     return energy, -gradient
 
 
-def gradients(network: CGSchNet, found: tuple[Tensor, Tensor], seed: int = 0) -> list[Tensor]:
+def gradients(
+    network: CGSchNet, found: tuple[Tensor, Tensor], seed: int = 0, retain: bool = False
+) -> list[Tensor]:
     """Return the parameters' gradients of a random combination of energies and forces."""
     random = torch.Generator().manual_seed(seed)
     parts = [
         (x * torch.randn(x.shape, generator=random, dtype=torch.float64).to(x)).sum() for x in found
     ]
     given = torch.autograd.grad(
-        parts[0] + parts[1], list(network.parameters()), allow_unused=True, materialize_grads=True
+        parts[0] + parts[1],
+        list(network.parameters()),
+        retain_graph=retain,
+        allow_unused=True,
+        materialize_grads=True,
     )
     return list(given)
 
@@ -195,6 +201,24 @@ def test_every_parameter_takes_part_in_a_loss_of_one_term(used: str) -> None:
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
     still = [name for name, p in network.named_parameters() if not p.grad.any()]
     assert still == ([] if used == "energy" else ["output.2.bias"])
+
+
+def test_memory_is_used_again_but_not_while_a_graph_needs_it() -> None:
+    network, positions, types = network_of(FIXED), frames_of(3, 4, 4.0), torch.arange(4)
+
+    def found(frames: Tensor) -> tuple[Tensor, Tensor]:
+        return energy_and_forces(network, frames, types, 64)
+
+    Kept.free.clear()
+    first = found(positions)
+    expected = gradients(network, first, retain=True)
+    gradients(network, found(2 * positions))
+    gradients(network, found(positions[:1]))
+    assert len(Kept.free) == 1  # the first one's is still in use
+    again = gradients(network, first)
+    assert all(torch.equal(one, other) for one, other in zip(again, expected, strict=True))
+    del first
+    assert len(Kept.free) == 2
 
 
 def test_grid_is_refined_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
