@@ -1,13 +1,16 @@
-"""Peak memory of a simulation, in a process of its own.
+"""Peak memory of a simulation, or of training steps, in a process of its own.
 
-python -m benchmarks.memory BEADS REPLICAS SIZES
+python -m benchmarks.memory NETWORK BEADS REPLICAS
+python -m benchmarks.memory NETWORK BATCH_SIZE
 """
 
 import json
 import resource
 import subprocess
 import sys
-from dataclasses import asdict
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.settings import FULL, Settings
@@ -27,33 +30,29 @@ def measure(settings: Settings, advance: Advance | None = None) -> list[Row]:
     points = scaling_points(settings)
     rows = []
     for number, (kind, beads, replicas) in enumerate(points):
-        words = [str(beads), str(replicas), json.dumps(asdict(settings.network))]
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.memory", *words],
-            cwd=Path(__file__).parent.parent,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found = json.loads(done.stdout.splitlines()[-1])
-        rows.append(
-            Row(
-                section=f"memory over {kind}",
-                case=f"{beads} beads, {replicas} replicas",
-                variant="cgfe",
-                seconds=[found["seconds"]],
-                items="runs",
-                facts={
-                    "beads": beads,
-                    "replicas": replicas,
-                    "peak_mb": found["after"] / MEGABYTE,
-                    "own_mb": (found["after"] - found["before"]) / MEGABYTE,
-                },
-            )
-        )
+        facts = {"beads": beads, "replicas": replicas}
+        case = f"{beads} beads, {replicas} replicas"
+        rows.append(_row(f"memory over {kind}", case, settings, facts))
         if advance is not None:
-            advance((number + 1) / len(points))
+            advance((number + 1) / (len(points) + 1))
+    size = settings.batch_size
+    rows.append(_row("memory of training", f"batch {size}", settings, {"batch_size": size}))
     return rows
+
+
+def _row(section: str, case: str, settings: Settings, facts: dict[str, int]) -> Row:
+    words = [json.dumps(asdict(settings.network)), *map(str, facts.values())]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", *words],
+        cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    peak, own = found["after"] / MEGABYTE, (found["after"] - found["before"]) / MEGABYTE
+    memory = {"peak_mb": peak, "own_mb": own}
+    return Row(section, case, "cgfe", [found["seconds"]], items="runs", facts=facts | memory)
 
 
 def peak_bytes() -> int:
@@ -69,22 +68,42 @@ def peak_bytes() -> int:
 
 
 def main() -> None:
-    """Simulate a few steps and print the memory as JSON."""
-    import time
-    from dataclasses import replace
-
-    from benchmarks.simulation import fast_potential, simulation_work
-    from benchmarks.systems import synthetic
+    """Simulate, or train, a few steps and print the memory as JSON."""
     from cgfe.schnet import CGSchNetConfig
 
-    beads, replicas = int(sys.argv[1]), int(sys.argv[2])
-    settings = replace(FULL, network=CGSchNetConfig(**json.loads(sys.argv[3])))
-    system = synthetic(beads)
+    network, *sizes = sys.argv[1:]
+    settings = replace(FULL, network=CGSchNetConfig(**json.loads(network)))
+    prepare = _simulation if len(sizes) == 2 else _training
+    run = prepare(settings, *map(int, sizes))
     before, began = peak_bytes(), time.perf_counter()
-    work, _ = simulation_work(fast_potential(system, settings), system, replicas)
-    work(STEPS)
+    run()
     seconds = time.perf_counter() - began
     print(json.dumps({"before": before, "after": peak_bytes(), "seconds": seconds}))
+
+
+def _simulation(settings: Settings, beads: int, replicas: int) -> Callable[[], object]:
+    from benchmarks.simulation import fast_potential, simulation_work
+    from benchmarks.systems import synthetic
+
+    system = synthetic(beads)
+
+    def run() -> None:
+        work, _ = simulation_work(fast_potential(system, settings), system, replicas)
+        work(STEPS)
+
+    return run
+
+
+def _training(settings: Settings, batch_size: int) -> Callable[[], object]:
+    from benchmarks.training import data, force_field, module_step, repeated
+
+    frames = data(batch_size)
+    batches = [next(iter(frames.train_dataloader()))]
+
+    def run() -> None:
+        repeated(module_step(force_field(frames, settings.network)), batches)(STEPS)
+
+    return run
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Runs all benchmarks in one process and writes their JSON and plot.
 
-    python -m benchmarks                 # everything, about a quarter of an hour
+    python -m benchmarks                 # everything, about ten minutes
     python -m benchmarks --quick         # about two minutes
     python -m benchmarks --only training simulation --output somewhere
 
@@ -31,11 +31,11 @@ Section = Callable[[Settings, list[Row], Advance], list[Row]]
 RESULTS = Path(__file__).parent / "results"
 FORMAT = 1
 SECTIONS: dict[str, tuple[Section, float]] = {
-    "machine": (lambda s, _, tell: machine.measure(s.turns, s.turn_seconds, tell), 25),
-    "training": (training.measure, 40),
-    "simulation": (simulation.compare, 230),
-    "scaling": (simulation.scale, 140),
-    "memory": (lambda s, _, tell: memory.measure(s, tell), 85),
+    "machine": (lambda s, _, tell: machine.measure(s.turns, s.turn_seconds, tell), 40),
+    "training": (training.measure, 45),
+    "simulation": (simulation.compare, 120),
+    "scaling": (simulation.scale, 110),
+    "memory": (lambda s, _, tell: memory.measure(s, tell), 90),
     "pipeline": (lambda s, _, tell: pipeline.measure(s, tell), 90),
 }
 """Each with the seconds that it took on two cores, for the time left."""
@@ -130,7 +130,7 @@ def table(results: dict[str, Any]) -> str:
             lines += ["", section]
         low, middle, high = row["items_per_second"]
         if "peak_mb" in row:
-            value = f"{row['peak_mb']:6.0f} MB, {row['own_mb']:.0f} of them the simulation's"
+            value = f"{row['peak_mb']:6.0f} MB, {row['own_mb']:.0f} of them its own"
         elif row["section"] == "pipeline":
             slow, each, fast = (row["per_unit"] / rate for rate in (low, middle, high))
             value = f"{each:.3g} s ({fast:.3g} to {slow:.3g})"

@@ -54,17 +54,17 @@ class SystemTensors:
         """
         count, beads = len(frames), len(self.bead_types)
         fields = {
-            "pos": self.positions[frames].flatten(0, 1),
-            "prior_forces": self.prior_forces[frames].flatten(0, 1),
+            "pos": self.positions.index_select(0, frames).flatten(0, 1),
+            "prior_forces": self.prior_forces.index_select(0, frames).flatten(0, 1),
             "bead_types": self.bead_types.repeat(count),
             "batch": torch.arange(count).repeat_interleave(beads),
             "ptr": torch.arange(0, (count + 1) * beads, beads),
             "system": torch.full((count,), self.system),
         }
         if self.forces is not None:
-            fields["forces"] = self.forces[frames].flatten(0, 1)
+            fields["forces"] = self.forces.index_select(0, frames).flatten(0, 1)
         for name in ("prior_energy", "energy_label", "weight", "tic_bin", "bin_target"):
-            fields[name] = getattr(self, name)[frames]
+            fields[name] = getattr(self, name).index_select(0, frames)
         return Batch(**fields)
 
 

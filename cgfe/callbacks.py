@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cgfe.datamodule import CGFramesDataModule
 from cgfe.evaluation import Judgement, free_energy_result, judge, simulate
+from cgfe.files import replacing
 from cgfe.module import CGForceField
 from cgfe.plots import plot_surfaces
 from cgfe.potential import Potential
@@ -26,16 +27,23 @@ class SaveReferences(L.Callback):
     """Write what the references hold beside the checkpoints, as arrays and as a figure."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write reference.npz and prior_fit.png, once."""
+        """Write reference.npz."""
+        assert isinstance(pl_module, CGForceField)
+        if trainer.is_global_zero:
+            for system, reference in enumerate(pl_module.references):
+                reference.save(_path(trainer, pl_module, "reference.npz", system))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw prior_fit.png, once: seconds for which the first step need not wait."""
         assert isinstance(pl_module, CGForceField)
         data: CGFramesDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir)
         training = data.split_indices("train")
         for system, reference in enumerate(pl_module.references):
-            suffix = "" if system == 0 else f"-{pl_module.system_names[system]}"
-            reference.save(folder / f"reference{suffix}.npz")
+            path = _path(trainer, pl_module, "prior_fit.png", system)
+            if path.exists():
+                continue
             shown = every(FIT_FRAMES, len(training[system]))
             figure = plot_prior_fit(
                 reference.prior,
@@ -43,7 +51,13 @@ class SaveReferences(L.Callback):
                 reference.temperature_kelvin,
                 reference.weights[shown],
             )
-            figure.savefig(folder / f"prior_fit{suffix}.png", dpi=100)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, dpi=100)
+
+
+def _path(trainer: L.Trainer, module: CGForceField, name: str, system: int) -> Path:
+    path = Path(trainer.default_root_dir) / name
+    return path if system == 0 else path.with_stem(f"{path.stem}-{module.system_names[system]}")
 
 
 class FreeEnergyValidation(L.Callback):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cgfe.batches import SystemTensors
+from cgfe.fast_potential import FastPotential
 from cgfe.frames import CGFrames, open_frames
 from cgfe.mapped_arrays import Layout, array_path, mapped_arrays, write_arrays
-from cgfe.potential import Potential
 from cgfe.reference import Reference
 
 PRIOR_BATCH = 4096
@@ -104,7 +104,7 @@ def _slices(file: h5py.File) -> Iterator[dict[str, NDArray[Any]]]:
 
 def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tensor]]:
     """Yield what is derived from the frames, some of them at a time."""
-    prior = Potential(reference.prior, None, torch.from_numpy(reference.bead_types))
+    prior = FastPotential(reference.prior, None, torch.from_numpy(reference.bead_types))
     weights = frames.weights if frames.weights is not None else np.ones(len(frames))
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         piece = slice(start, start + FRAMES_AT_ONCE)

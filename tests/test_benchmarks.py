@@ -265,8 +265,10 @@ def test_memory_is_of_a_fresh_process() -> None:
     tiny = dataclasses.replace(TINY, scaling_replicas=(1,), scaling_beads=())
     # What this process holds must not show in the other's peak.
     held = torch.ones(2**28, dtype=torch.uint8)
-    (row,) = memory.measure(tiny)
-    assert 0 <= row.facts["own_mb"] < row.facts["peak_mb"]
+    simulated, trained = memory.measure(tiny)
+    for row in (simulated, trained):
+        assert 0 <= row.facts["own_mb"] < row.facts["peak_mb"]
+    assert trained.facts["batch_size"] == tiny.batch_size
     assert memory.peak_bytes() > held.nbytes
 
 
@@ -275,7 +277,7 @@ def test_pipeline_of_a_tiny_budget() -> None:
     assert 0 < rows["batch from the loader"].facts["share_of_step"] < 1
     assert 0 < rows["8 replicas, 50 steps"].facts["share_of_schedule"] < 1
     assert rows["cgfe fit, first step"].seconds[0] > 0
-    assert {"cgfe --help", "Reference.fit", "training step"} <= rows.keys()
+    assert {"cgfe --help", "TICA", "Reference.fit", "training step"} <= rows.keys()
 
 
 def test_pyperf_reads_the_times(tmp_path: Any) -> None:

@@ -1,6 +1,8 @@
 """LangevinSimulation: known averages, order of the integrator, blow-up, seeds, bad input."""
 
+import gc
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,6 +256,26 @@ def test_frames_can_be_handed_over_as_they_come(fast):
     assert np.array_equal(np.stack(frames), kept.positions)
     assert done == [50, 100, 150, 200]
     assert given.positions.shape == (0, 3, 6, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+@pytest.mark.parametrize("fast", [False, True])
+def test_memory_does_not_grow_with_the_steps(fast):
+    def pages() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    simulation = simulation_of(chain_prior(), [100.0] * 6, fast)
+    start = zigzag(50)
+
+    def run(frames: int) -> int:
+        before = pages()
+        simulation.run(start, frames, 1, on_frame=lambda *_: None)
+        return pages() - before
+
+    run(100)
+    # Frames that stayed would take 2,000 x 3,600 bytes: 1,757 pages of 4 kB.
+    assert run(2000) < 400
 
 
 @pytest.mark.parametrize(
