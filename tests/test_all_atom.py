@@ -13,6 +13,7 @@ import numpy as np
 import openmm
 import pytest
 
+from cgfe.all_atom import adaptive
 from cgfe.all_atom.bias import Metadynamics, SharedBias, bias_offset
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files, sample
@@ -170,6 +171,22 @@ def test_coil_and_run_starts_are_spread(tmp_path: Path) -> None:
     assert len(frames.trajectory_slices()) == 4
     with pytest.raises(InputError, match="none of extended, coil, folded"):
         sample(small(tmp_path / "x", starts=["nowhere"]), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([np.nan, np.nan, np.nan, np.nan], [1 / 3, 1 / 3, 1 / 3, 0]),
+        ([0.0, 0.0, np.nan, np.nan], [1 / 3, 1 / 3, 1 / 3, 0]),
+        ([1.0, 3.0, np.nan, 2.0], [1 / 7, 3 / 7, 3 / 7, 0]),
+    ],
+)
+def test_states_that_an_msm_knows_nothing_of_are_started_from_too(
+    monkeypatch: pytest.MonkeyPatch, found: list[float], expected: list[float]
+) -> None:
+    monkeypatch.setattr(adaptive, "uncertainty", lambda *_: np.array(found))
+    shares = adaptive._shares([np.array([0, 1, 2, 1, 0, 1, 2, 0])], 4, 1)
+    np.testing.assert_allclose(shares, expected)
 
 
 def test_adaptive_starts_are_frames_of_the_scouts(tmp_path: Path) -> None:

@@ -61,10 +61,15 @@ def _shares(assigned: list[NDArray[np.int64]], states: int, lag: int) -> NDArray
     visited = np.bincount(np.concatenate(assigned), minlength=states) > 0
     try:
         share = uncertainty(estimate(assigned, lag), states)
-        share[visited & np.isnan(share)] = np.nanmax(share)
-    except InputError:  # nothing connected yet: every state alike
-        share = np.ones(states)
+    except InputError:  # nothing connected yet
+        share = np.full(states, np.nan)
+    known = np.isfinite(share)
+    # Of states that are not connected as uncertain as the worst; every state alike where an MSM
+    # of so little data has no spectrum.
+    share[~known] = share[known].max(initial=0.0)
     share[~visited] = 0
+    if not share.any():
+        share[visited] = 1
     return share / share.sum()
 
 
