@@ -130,7 +130,8 @@ def table(results: dict[str, Any]) -> str:
             lines += ["", section]
         low, middle, high = row["items_per_second"]
         if "peak_mb" in row:
-            value = f"{row['peak_mb']:6.0f} MB, {row['own_mb']:.0f} of them its own"
+            value = f"{row['peak_mb']:6.0f} MB"
+            value += f", {row['own_mb']:.0f} of them its own" if "own_mb" in row else ""
         elif row["section"] == "pipeline":
             slow, each, fast = (row["per_unit"] / rate for rate in (low, middle, high))
             value = f"{each:.3g} s ({fast:.3g} to {slow:.3g})"

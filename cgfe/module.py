@@ -8,7 +8,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import (
+    rank_zero_debug,
+    rank_zero_info,
+    rank_zero_warn,
+)
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -129,7 +133,8 @@ class CGForceField(L.LightningModule):
                 f"{TOLERANCE:.0e}; the network is evaluated plainly, which is slower."
             )
         elif self.intervals != before:
-            rank_zero_info(
+            # The first choice is told; later ones would break into the progress bar.
+            (rank_zero_info if before is None else rank_zero_debug)(
                 f"Filters are interpolated on {self.intervals} intervals; energies and forces are "
                 f"those of the network to {error:.0e}."
             )
