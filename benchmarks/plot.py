@@ -82,7 +82,8 @@ def _simulation(axes: Axes, rows: Rows) -> None:
     axes.set_xscale("log")
     axes.set_yticks([k + height * (len(variants) - 1) / 2 for k in range(len(cases))], cases)
     axes.invert_yaxis()
-    axes.legend(fontsize="small")
+    axes.set_xlim(right=30 * axes.get_xlim()[1])  # room for the legend
+    axes.legend(fontsize="small", loc="lower right")
 
 
 def _scaling(axes: Axes, rows: Rows, kind: str) -> None:
@@ -105,7 +106,7 @@ def _scaling(axes: Axes, rows: Rows, kind: str) -> None:
 
 def _memory(axes: Axes, rows: Rows) -> None:
     own = _of(rows, "memory over replicas", "memory over beads")
-    axes.set_title("simulation's peak memory without imports: MB")
+    axes.set_title("simulation's own peak memory: MB")
     if not own:
         return _nothing(axes)
     for kind in ("replicas", "beads"):
