@@ -11,7 +11,6 @@ from cgfe.native import library
 from cgfe.native_forces import ACTIVATIONS
 from cgfe.schnet import CGSchNetConfig
 
-MOST_FREE = 2
 NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -40,15 +39,23 @@ class Kept:
     """
 
     free: ClassVar[list[Tensor]] = []
+    most_free: ClassVar[int] = 2
 
     def __init__(self, numbers: int, like: Tensor) -> None:
-        fitting = [x for x in self.free if x.dtype == like.dtype and len(x) >= numbers]
-        self.memory = fitting[0] if fitting else like.new_empty(numbers)
-        self.free[:] = [x for x in self.free if x is not self.memory]
+        others = []
+        while self.free:
+            memory = self.free.pop()  # no other thread can take the same
+            if memory.dtype == like.dtype and len(memory) >= numbers:
+                break
+            others.append(memory)
+        else:
+            memory = like.new_empty(numbers)
+        self.free.extend(others)
+        self.memory = memory
 
     def __del__(self) -> None:
         self.free.append(self.memory)
-        del self.free[:-MOST_FREE]
+        del self.free[: -self.most_free]
 
 
 def evaluate(
