@@ -1,7 +1,7 @@
 """Runs all benchmarks in one process and writes their JSON and plot.
 
     python -m benchmarks                 # everything, about ten minutes
-    python -m benchmarks --quick         # about two minutes
+    python -m benchmarks --quick         # less of everything
     python -m benchmarks --only training simulation --output somewhere
 
 In the output folder: `benchmarks.json` (all times of all turns, rates and ratios with quartiles),

@@ -29,6 +29,7 @@ class SaveReferences(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write reference.npz."""
         assert isinstance(pl_module, CGForceField)
+        self.drawn = False
         if trainer.is_global_zero:
             for system, reference in enumerate(pl_module.references):
                 reference.save(_path(trainer, pl_module, "reference.npz", system))
@@ -37,13 +38,11 @@ class SaveReferences(L.Callback):
         """Draw prior_fit.png, once: seconds for which the first step need not wait."""
         assert isinstance(pl_module, CGForceField)
         data: CGFramesDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero:
+        if self.drawn or not trainer.is_global_zero:
             return
+        self.drawn = True
         training = data.split_indices("train")
         for system, reference in enumerate(pl_module.references):
-            path = _path(trainer, pl_module, "prior_fit.png", system)
-            if path.exists():
-                continue
             shown = every(FIT_FRAMES, len(training[system]))
             figure = plot_prior_fit(
                 reference.prior,
@@ -51,7 +50,7 @@ class SaveReferences(L.Callback):
                 reference.temperature_kelvin,
                 reference.weights[shown],
             )
-            with replacing(path) as temporary:
+            with replacing(_path(trainer, pl_module, "prior_fit.png", system)) as temporary:
                 figure.savefig(temporary, dpi=100)
 
 

@@ -27,7 +27,7 @@ def in_float64(network: CGSchNet) -> CGSchNet:
         return copy.deepcopy(network).cpu().double().requires_grad_(False)
 
 
-def energy_and_forces(
+def exact_energy_and_forces(
     exact: CGSchNet, positions: Tensor, bead_types: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return energies (F,) in kcal/mol and forces (F, N, 3) in kcal/mol/Å, by autograd.

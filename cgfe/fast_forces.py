@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cgfe.errors import InputError
-from cgfe.exact import checked_frames, energy_and_forces, in_float64
+from cgfe.exact import checked_frames, exact_energy_and_forces, in_float64
 from cgfe.native_forces import NativeForces, runs_natively
 from cgfe.schnet import CGSchNet, Interaction, diagonals
 
@@ -107,7 +107,7 @@ class TabulatedNetwork(nn.Module):
 
     def _refine(self, frames: Tensor, tolerance: float) -> None:
         positions, exact = checked_frames(frames, CHECKED_FRAMES), in_float64(self.network)
-        _, expected = energy_and_forces(exact, positions, self.bead_types)
+        _, expected = exact_energy_and_forces(exact, positions, self.bead_types)
         scale = expected.square().sum((1, 2)).mean().sqrt()
         intervals = FIRST_INTERVALS
         while intervals <= LAST_INTERVALS:

@@ -96,7 +96,8 @@ class FastPotential(nn.Module):
             return self._evaluate
         steps, beads = self.expected_steps, len(self.bead_types)
         if steps < FEWEST_COMPILED_STEPS or beads > MOST_COMPILED_BEADS:
-            rank_zero_info(f"Forces are not compiled for {steps:,} steps of {beads} beads.")
+            if steps:  # else it is no simulation that asks
+                rank_zero_info(f"Forces are not compiled for {steps:,} steps of {beads} beads.")
             return self._evaluate
         rank_zero_info(f"Forces are compiled for {steps:,} steps.")
         compiled = torch.compile(self._evaluate, dynamic=False, mode="reduce-overhead")

@@ -89,7 +89,7 @@ class NativeForces:
             indices.append(term.index)
         floats, integers = _joined(values, torch.float32), _joined(indices, torch.int32)
         kernel.potential_new.restype = ctypes.c_void_p
-        pointers = _pointer(floats), _pointer(integers)
+        pointers = pointer(floats), pointer(integers)
         self._potential = ctypes.c_void_p(kernel.potential_new(ctypes.byref(sizes), *pointers))
         weakref.finalize(self, kernel.potential_delete, self._potential)
 
@@ -103,7 +103,7 @@ class NativeForces:
         """
         positions = positions.detach().contiguous()
         energies, forces = positions.new_empty(len(positions)), torch.empty_like(positions)
-        pointers = [_pointer(tensor) for tensor in (positions, energies, forces)]
+        pointers = [pointer(tensor) for tensor in (positions, energies, forces)]
 
         def evaluate(begin: int, end: int) -> None:
             self._kernel.potential_evaluate(self._potential, *pointers, begin, end)
@@ -128,7 +128,7 @@ class NativeForces:
             Positions in Å, velocities in Å/ps, energies, and the forces at the positions; all
             contiguous and float32.
         """
-        pointers = [_pointer(tensor) for tensor in (*scales, *state)]
+        pointers = [pointer(tensor) for tensor in (*scales, *state)]
 
         def steps(begin: int, end: int) -> None:
             self._kernel.potential_advance(
@@ -163,5 +163,6 @@ def _joined(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.cat([*(t.flatten().to("cpu", dtype) for t in tensors), torch.zeros(1).to(dtype)])
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    """Return the address of a tensor's numbers; the tensor must be kept while it is used."""
     return ctypes.c_void_p(tensor.data_ptr())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cgfe.native import library
-from cgfe.native_forces import ACTIVATIONS
+from cgfe.native_forces import ACTIVATIONS, pointer
 from cgfe.schnet import CGSchNetConfig
 
 NAMES = {torch.float32: "float", torch.float64: "double"}
@@ -80,7 +80,7 @@ def evaluate(
     energies, forces = positions.new_empty(len(positions)), torch.empty_like(positions)
     _function("evaluate", positions)(
         *(ctypes.byref(sizes), _pointers(parameters)),
-        *map(_pointer, (positions, kept.memory, energies, forces)),
+        *map(pointer, (positions, kept.memory, energies, forces)),
     )
     return energies, forces, kept
 
@@ -99,7 +99,7 @@ def differentiate(
     of_energies, directions = of_energies.contiguous(), of_forces.neg().contiguous()
     _function("differentiate", positions)(
         *(ctypes.byref(sizes), _pointers(parameters)),
-        *map(_pointer, (positions, kept.memory, of_energies, directions)),
+        *map(pointer, (positions, kept.memory, of_energies, directions)),
         _pointers(gradients),
     )
     return gradients
@@ -131,10 +131,6 @@ def _function(name: str, like: Tensor) -> "ctypes._NamedFuncPointer":
     assert native is not None, "asked for where is_supported is false"
     found: ctypes._NamedFuncPointer = getattr(native, f"{name}_{NAMES[like.dtype]}")
     return found
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:

@@ -9,9 +9,7 @@ the forces F, the gradient of the loss in the parameters is that of
 where E' is the derivative of Σ E along the direction v = -g_F of the positions. Energies and
 their derivatives along v are evaluated together, as dual numbers; the adjoints of all derivatives
 in E' are those of the values in E, known from the forces, so one way back through the values is
-left.
-
-All that is in training.cpp; here is what surrounds it.
+left. All that is in training.cpp; here is what surrounds it.
 
 The filter of a pair depends on its distance alone, so the filter networks are evaluated on an
 even grid of distances, once per step, and interpolated by cubic Hermite polynomials. Forces are
@@ -28,8 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from cgfe.exact import checked_frames, in_float64
-from cgfe.exact import energy_and_forces as exact_energy_and_forces
+from cgfe.exact import checked_frames, exact_energy_and_forces, in_float64
 from cgfe.native_training import differentiate, evaluate
 from cgfe.schnet import RADIAL_BASES, CGSchNet, CGSchNetConfig, Interaction
 
@@ -200,4 +197,4 @@ def _silu(before: Tensor) -> tuple[Tensor, Tensor]:
 
 
 ACTIVATIONS = {"tanh": _tanh, "silu": _silu}
-"""Value and derivative."""
+"""Value and derivative, in operations that autograd differentiates (not aten::silu_backward)."""

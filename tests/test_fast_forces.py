@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgfe import exact, fast_forces, fast_potential
 from cgfe.errors import InputError
-from cgfe.exact import checked_frames, energy_and_forces, in_float64
+from cgfe.exact import checked_frames, exact_energy_and_forces, in_float64
 from cgfe.fast_forces import TableError, TabulatedNetwork
 from cgfe.fast_potential import FEWEST_COMPILED_STEPS, FastPotential
 from cgfe.geometry import pair_distances
@@ -251,7 +251,7 @@ def test_checks_of_large_proteins_take_little_memory_and_few_frames(monkeypatch)
     assert len(checked_frames(frames[:, :10], 64)) == 40
     assert len(checked_frames(frames[:, :1], 64)) == 40
     network, types = in_float64(network_of(0)), torch.zeros(10, dtype=torch.long)
-    whole = energy_and_forces(network, frames[:, :10], types)
+    whole = exact_energy_and_forces(network, frames[:, :10], types)
     monkeypatch.setattr(exact, "LARGEST_FILTERS", 3 * 2 * 45 * 10)
     sizes = []
     monkeypatch.setattr(
@@ -259,7 +259,7 @@ def test_checks_of_large_proteins_take_little_memory_and_few_frames(monkeypatch)
         "energy",
         lambda x, types: sizes.append(len(x)) or CGSchNet.energy(network, x, types),
     )
-    parts = energy_and_forces(network, frames[:, :10], types)
+    parts = exact_energy_and_forces(network, frames[:, :10], types)
     assert max(sizes) == 3
     for one, other in zip(parts, whole, strict=True):
         assert_close(one, other, 1e-12)
@@ -291,8 +291,10 @@ def test_compiling_is_for_gpus_and_does_without_a_compiler(monkeypatch, caplog):
     gpu = torch.empty(0, device="meta")  # stands for a GPU
     said: list[str] = []
     monkeypatch.setattr(fast_potential, "rank_zero_info", said.append)
-    assert fast._compile(gpu)(frames)[1].equal(expected[1])  # too few steps to pay back
-    assert said == ["Forces are not compiled for 0 steps of 5 beads."]
+    for steps in (0, 100):  # too few to pay back
+        fast.expected_steps = steps
+        assert fast._compile(gpu)(frames)[1].equal(expected[1])
+    assert said == ["Forces are not compiled for 100 steps of 5 beads."]
     fast.expected_steps = FEWEST_COMPILED_STEPS
     with caplog.at_level(logging.WARNING):
         evaluate = fast._compile(gpu)

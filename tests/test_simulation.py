@@ -258,6 +258,13 @@ def test_frames_can_be_handed_over_as_they_come(fast):
     assert given.positions.shape == (0, 3, 6, 3)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_starts_of_another_precision_are_refused(fast):
+    simulation = simulation_of(chain_prior(), [100.0] * 6, fast)
+    with pytest.raises(InputError, match=r"are torch\.float64, expected"):
+        simulation.run(zigzag(2).double(), 10, 5)
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 @pytest.mark.parametrize("fast", [False, True])
 def test_memory_does_not_grow_with_the_steps(fast):
