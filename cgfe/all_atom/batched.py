@@ -268,11 +268,14 @@ class BatchedSystem:
         """
         if dynamics.steps < 1:
             return
-        state, steps = ctypes.byref(walkers.state), _Steps(
-            dynamics.steps,
-            dynamics.time_step_ps,
-            dynamics.friction_per_ps,
-            dynamics.average_every,
+        state, steps = (
+            ctypes.byref(walkers.state),
+            _Steps(
+                dynamics.steps,
+                dynamics.time_step_ps,
+                dynamics.friction_per_ps,
+                dynamics.average_every,
+            ),
         )
         self._in_parallel(
             lambda a, b: self._kernel.peptide_advance(

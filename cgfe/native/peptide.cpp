@@ -52,9 +52,14 @@ void evaluate(const Peptide &p, Workspace &w) {
     sweep<ChainRule>(p, w);
 }
 
+// Forces always come from the same instructions, so that their bits do not depend on whether
+// energies are asked for: those are evaluated beside them.
 void evaluate_with_energies(const Peptide &p, Workspace &w, const Walkers &to) {
+    w.forces = w.spare;
     evaluate<true>(p, w);
     std::memcpy(to.energies, w.energies, sizeof w.energies);
+    w.forces = to.forces;
+    evaluate<false>(p, w);
 }
 
 void advance(const Peptide &p, Workspace &w, const Walkers &to, const Steps &steps, Scales s) {

@@ -72,11 +72,11 @@ class Scratch {
     }
     ~Scratch() { std::free(memory); }
     Scratch(const Scratch &) = delete;
-    float *take(size_t vectors) { return (memory_used += vectors * LANES) - vectors * LANES + memory; }
+    float *take(size_t vectors) { return (used += vectors * LANES) - vectors * LANES + memory; }
 
   private:
     float *memory;
-    size_t memory_used = 0;
+    size_t used = 0;
 };
 
 enum Term { BONDS, ANGLES, TORSIONS, PAIRS, SOLVENT, TERMS };
@@ -90,16 +90,18 @@ struct Workspace {
     float *slopes;   // (atoms): dE/dR, then dE/dsum
     float *of_pair;  // (pairs): r², then force / r
     float *chain;    // (pairs, 2): -(1/r) d(integral)/dr in both directions
+    float *spare;    // (atoms, 3): forces that nobody asks for
     const float *positions = nullptr;
     float *forces = nullptr;
     double energies[TERMS][LANES];
 
-    explicit Workspace(const Peptide &p) : scratch(4 * size_t(p.sizes.atoms) + 3 * p.pairs) {
+    explicit Workspace(const Peptide &p) : scratch(7 * size_t(p.sizes.atoms) + 3 * p.pairs) {
         const size_t n = p.sizes.atoms;
         sums = scratch.take(n);
         radii = scratch.take(n);
         roots = scratch.take(n);
         slopes = scratch.take(n);
+        spare = scratch.take(3 * n);
         of_pair = scratch.take(p.pairs);
         chain = scratch.take(2 * p.pairs);
     }
