@@ -67,7 +67,7 @@ def system_of(name: str) -> openmm.System:
 def relaxed(name: str, count: int, seed: int = 0) -> tuple[BatchedSystem, Walkers]:
     """Walkers at 300 K, 4 ps after the minimised start."""
     batched = BatchedSystem(system_of(name))
-    context = _context(name)
+    context = _context(name, "CPU")
     context.setPositions(peptide(name).positions)
     openmm.LocalEnergyMinimizer.minimize(context, maxIterations=200)
     start = context.getState(positions=True).getPositions(asNumpy=True)._value
@@ -87,20 +87,18 @@ def frames(name: str) -> np.ndarray:
     found = [np.array(walkers.positions)]
     walkers.temperatures = np.full(4, 700.0)
     for _ in range(3):
-        batched.advance(walkers, Dynamics(4000, 0.003, 2.0))
+        batched.advance(walkers, Dynamics(1500, 0.003, 1.0))
         found.append(np.array(walkers.positions))
     return np.concatenate(found)
 
 
-def _context(name: str) -> openmm.Context:
+def _context(name: str, platform: str = "Reference") -> openmm.Context:
     system = system_of(name)
     for force in system.getForces():
         kind = type(force).__name__
         force.setForceGroup(list(FORCES.values()).index(kind) if kind in FORCES.values() else 31)
     return openmm.Context(
-        system,
-        openmm.VerletIntegrator(0.001),
-        openmm.Platform.getPlatformByName("Reference"),
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(platform)
     )
 
 
