@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from cgfe.errors import InputError
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -18,3 +20,26 @@ def machine_memory() -> int:
         if group.is_relative_to(CGROUP) and limit.is_file() and limit.read_text().strip().isdigit():
             limits.append(int(limit.read_text()))
     return min(limits)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Check that so many bytes fit into the memory.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    what : str
+        Which settings ask for it, as the beginning of a sentence.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
+    there = machine_memory()
+    if needed > there:
+        raise InputError(
+            f"{what}, which takes {needed / 2**30:.1f} GiB of memory; expected at most the "
+            f"{there / 2**30:.1f} GiB of this machine."
+        )

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app
 
-from cgfe.all_atom.starts import HAIRPIN
-from cgfe.all_atom.system import alpha_carbons, peptide_from_pdb
+from cgfe.all_atom.system import HAIRPIN, alpha_carbons, peptide_from_pdb
 from cgfe.errors import InputError
 from cgfe.files import make_folder, replacing
 from cgfe.frames import CGFrames

@@ -1,53 +1,97 @@
-"""Where walkers start: extended, random coil, the folded hairpin, or spread frames of a run."""
+"""Where walkers start: extended, heated, the folded hairpin, or spread frames of a run."""
 
-from importlib.resources import files
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from openmm import app
 
-from cgfe.all_atom.system import Peptide, alpha_carbons, peptide_from_pdb
+from cgfe.all_atom.config import ADAPTIVE, SamplerConfig
+from cgfe.all_atom.system import HAIRPIN, Peptide, alpha_carbons, peptide_from_pdb
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.files import open_hdf5, replacing
 from cgfe.geometry import k_centres, pair_distances
 from cgfe.units import ANGSTROM_PER_NM
 
-HAIRPIN = str(files("cgfe") / "data" / "hairpin.pdb")
-COIL_TEMPERATURE = 600.0
-COIL_STEPS = 25_000
+ADAPTIVE_FILE = "starts.npz"
 MAX_SCOUT_FRAMES = 20_000
 
 
-def start_positions(
-    start: str, peptide: Peptide, simulation: app.Simulation, walker: int, seed: int
-) -> NDArray[np.float64]:
-    """Return starting positions (atoms, 3) in nm.
+@dataclass(frozen=True)
+class Heating:
+    """A stretch of dynamics on the way to a start; without a temperature at the walker's own."""
 
-    Parameters
-    ----------
-    start : str
-        `extended`, `coil`, `folded`, a PDB file with the same atoms, or the folder of an
-        earlier run: its frames are spread over Cα-distance space (k-centres) and walker w
-        takes the w-th, so that rare regions are started from as often as common ones.
-    simulation : Simulation
-        Used for the hot run that makes a coil.
+    kelvin: float | None
+    picoseconds: float
+    time_step_fs: float
+
+    @property
+    def steps(self) -> int:
+        return round(self.picoseconds * 1000 / self.time_step_fs)
+
+
+HEATED = {
+    "coil": (Heating(600.0, 100.0, 4.0),),
+    # The hairpin's and most helices' memory is gone in tens of ps at 700 K; cooling in steps
+    # keeps what it falls into from being a frozen hot chain.
+    "melted": (Heating(700.0, 150.0, 3.0), Heating(450.0, 50.0, 4.0), Heating(None, 100.0, 4.0)),
+}
+"""Starts that are made by heating the extended chain (or the PDB file's)."""
+
+
+def start_structures(
+    config: SamplerConfig, peptide: Peptide, walkers: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return positions (walkers, atoms, 3) in nm; of heated starts those before the heating.
+
+    A folder's frames are spread over Cα-distance space (k-centres) and walker w takes the w-th,
+    so that rare regions are started from as often as common ones.
 
     Raises
     ------
     InputError
-        If the start is none of these or has other atoms.
+        If a start is none of those that `SamplerConfig.starts` names, or has other atoms.
     """
-    if start == "extended":
-        return peptide.positions
-    if start == "coil":
-        return _random_coil(peptide, simulation)
+    found = {
+        start: _structures(start, config, peptide, max(walkers) + 1)
+        for start in dict.fromkeys(map(config.start_of, walkers))
+    }
+    # One structure serves all walkers, or there is one for each (or fewer, in a short run).
+    chosen = [(found[config.start_of(walker)], walker) for walker in walkers]
+    return np.array([each[walker % len(each)] for each, walker in chosen])
+
+
+def choose_adaptive(folder: Path, config: SamplerConfig, peptide: Peptide) -> None:
+    """Choose all adaptive starts at once and keep them: the scouts may go on growing."""
+    path = folder / ADAPTIVE_FILE
+    if path.exists():
+        with np.load(path) as file:
+            if len(file["positions"]) >= config.walkers:
+                return
+    from cgfe.all_atom.adaptive import uncertain_frames  # deeptime is only needed here
+
+    chosen = uncertain_frames(config.scouts, peptide, config.walkers, config.seed)
+    with replacing(path) as temporary:
+        np.savez(temporary, positions=chosen)
+
+
+def _structures(
+    start: str, config: SamplerConfig, peptide: Peptide, count: int
+) -> NDArray[np.float64]:
+    """Return positions (1 or `count`, atoms, 3)."""
+    if start == "extended" or start in HEATED:
+        return peptide.positions[None]
+    if start == ADAPTIVE:
+        with np.load(Path(config.output) / ADAPTIVE_FILE) as file:
+            return np.asarray(file["positions"])
     if Path(start).is_dir():
-        return _spread_frame(Path(start), peptide, walker, seed)
+        return _spread_frames(Path(start), peptide, count, config.seed)
     path = HAIRPIN if start == "folded" else start
     if not Path(path).is_file():
         raise InputError(
-            f"start {start!r} is none of extended, coil, folded, a PDB file, or a run's folder."
+            f"start {start!r} is none of extended, {', '.join(HEATED)}, folded, adaptive, a PDB "
+            "file, or a run's folder."
         )
     other = peptide_from_pdb(path)
     if _atom_names(other) != _atom_names(peptide):
@@ -55,30 +99,14 @@ def start_positions(
             f"start {path} has {len(other.positions)} atoms that differ from the system's "
             f"{len(peptide.positions)}; expected the same peptide."
         )
-    return other.positions
+    return other.positions[None]
 
 
 def _atom_names(peptide: Peptide) -> list[tuple[str, str]]:
     return [(atom.residue.name, atom.name) for atom in peptide.topology.atoms()]
 
 
-def _random_coil(peptide: Peptide, simulation: app.Simulation) -> NDArray[np.float64]:
-    """Melt the extended chain; the caller's minimisation quenches it."""
-    context, integrator = simulation.context, simulation.integrator
-    temperature = integrator.getTemperature()
-    context.setPositions(peptide.positions)
-    simulation.minimizeEnergy(maxIterations=500)
-    integrator.setTemperature(COIL_TEMPERATURE)
-    context.setVelocitiesToTemperature(COIL_TEMPERATURE, integrator.getRandomNumberSeed())
-    simulation.step(COIL_STEPS)
-    integrator.setTemperature(temperature)
-    positions: NDArray[np.float64] = (
-        context.getState(positions=True).getPositions(asNumpy=True)._value
-    )
-    return positions
-
-
-def _spread_frame(folder: Path, peptide: Peptide, walker: int, seed: int) -> NDArray[np.float64]:
+def _spread_frames(folder: Path, peptide: Peptide, count: int, seed: int) -> NDArray[np.float64]:
     chunks = sorted(folder.glob("walker-*/chunk-*.h5"))
     if not chunks:
         raise InputError(f"start {folder}: the folder holds no sampled chunks.")
@@ -95,5 +123,5 @@ def _spread_frame(folder: Path, peptide: Peptide, walker: int, seed: int) -> NDA
             f"expected {len(peptide.positions)}."
         )
     features = pair_distances(positions[:, alpha_carbons(peptide.topology)])
-    chosen = k_centres(features, walker + 1, seed)[walker]
+    chosen = k_centres(features, count, seed)
     return positions[chosen].astype(np.float64) / ANGSTROM_PER_NM

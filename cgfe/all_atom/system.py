@@ -1,9 +1,12 @@
 """All-atom peptides in OpenMM: building the chain, the force field and the solvent model."""
 
 import io
+import itertools
 import random
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -12,6 +15,8 @@ from openmm import app, unit
 
 from cgfe.errors import InputError
 
+HAIRPIN = str(files("cgfe") / "data" / "hairpin.pdb")
+"""The embedded structure that `folded` names."""
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 FORCE_FIELDS = {
     "implicit": "Amber ff14SB, OBC2 (GBSAOBCForce)",
@@ -38,8 +43,14 @@ def protein_force_field() -> app.ForceField:
     return app.ForceField("amber14/protein.ff14SB.xml")
 
 
-def peptide_from_sequence(sequence: str) -> Peptide:
-    """Build an extended chain with charged ends from one-letter codes.
+def peptide_from_sequence(sequence: str, caps: bool = False) -> Peptide:
+    """Build an extended chain from one-letter codes.
+
+    Parameters
+    ----------
+    sequence : str
+    caps : bool
+        End the chain with acetyl and amide (ACE and NH2) in place of charged ends.
 
     Raises
     ------
@@ -55,14 +66,29 @@ def peptide_from_sequence(sequence: str) -> Peptide:
         raise InputError(
             f"sequence {sequence!r} has {found}; expected one-letter codes from {AMINO_ACIDS}."
         )
-    chain = PeptideBuilder.make_extended_structure(sequence)
-    PeptideBuilder.add_terminal_OXT(chain)
+    # The caps are what is left of a glycine at either end.
+    chain = PeptideBuilder.make_extended_structure(f"G{sequence}G" if caps else sequence)
+    if caps:
+        _cut_to_caps(list(chain.get_residues()))
+    else:
+        PeptideBuilder.add_terminal_OXT(chain)
     text = io.StringIO()
     writer = PDBIO()
     writer.set_structure(chain)
     writer.save(text)
     text.seek(0)
     return _with_hydrogens(app.PDBFile(text), f"sequence {sequence}")
+
+
+def _cut_to_caps(residues: list[Any]) -> None:
+    """Make the first residue an acetyl group and the last one an amide nitrogen."""
+    first, last = residues[0], residues[-1]
+    methyl = first["CA"]
+    for residue, kept, name in ((first, {"CA", "C", "O"}, "ACE"), (last, {"N"}, "NH2")):
+        for atom in [atom.id for atom in residue if atom.id not in kept]:
+            residue.detach_child(atom)
+        residue.resname = name
+    methyl.name, methyl.id, methyl.fullname = "CH3", "CH3", " CH3"
 
 
 def peptide_from_pdb(path: str | Path) -> Peptide:
@@ -211,4 +237,20 @@ def named_platform(name: str) -> str:
 
 def alpha_carbons(topology: app.Topology) -> list[int]:
     """Return the atom index of each residue's Cα, in order."""
-    return [atom.index for atom in topology.atoms() if atom.name == "CA"]
+    return [atom.index for atom in _beads(topology)]
+
+
+def bead_residues(topology: app.Topology) -> tuple[str, ...]:
+    """Return the names of the residues that have a Cα, in order: caps have none."""
+    return tuple(atom.residue.name for atom in _beads(topology))
+
+
+def bead_bonds(topology: app.Topology) -> NDArray[np.int64]:
+    """Return pairs (B, 2) of beads that are neighbours in one chain."""
+    chains = [atom.residue.chain.index for atom in _beads(topology)]
+    pairs = [(i, i + 1) for i, (a, b) in enumerate(itertools.pairwise(chains)) if a == b]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _beads(topology: app.Topology) -> list[app.topology.Atom]:
+    return [atom for atom in topology.atoms() if atom.name == "CA"]

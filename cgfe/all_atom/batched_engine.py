@@ -1,0 +1,221 @@
+"""The batched kernel as the sampler's engine: all walkers in one process, one in each SIMD lane.
+
+Walkers that depend on each other's company advance together always: those that share a vector of
+the kernel (the last bits of their forces do) and the replicas of a ladder. Such a group goes on
+from the first chunk that one of its walkers lacks; the others of the group are computed again with
+it and their files left alone. Each chunk starts from the files of the one before, whether they
+were just written or found, so an interrupted run ends with the same bits as an uninterrupted one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import lcm
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
+from cgfe.all_atom.batched_starts import started
+from cgfe.all_atom.chunks import (
+    chunk_path,
+    finite,
+    read_end,
+    streams,
+    walker_folder,
+    write_chunk,
+)
+from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.exchange import ExchangeReport, ReplicaExchange
+from cgfe.all_atom.progress import SamplingBar, ending_on_sigterm, sampling_bar
+from cgfe.all_atom.system import Peptide
+from cgfe.files import make_folder
+from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
+
+PIECE_STEPS = 500
+"""Steps of dynamics after which the bar moves and a signal is heard."""
+
+
+class Hook(Protocol):
+    """What acts on all walkers between stretches of dynamics: exchange, or a shared bias.
+
+    At the end of a frame's last stretch the frame is recorded first, and then the hook acts: so a
+    bias is recorded as it was when the frame was sampled.
+    """
+
+    steps: int
+    """Length of a stretch; divides that of a frame."""
+
+    def begin(
+        self,
+        chunk: int,
+        numbers: Sequence[int],
+        last: Mapping[str, NDArray[Any]] | None,
+        walkers: Walkers,
+    ) -> None:
+        """Begin a chunk of the walkers `numbers`, given the arrays (W, ...) that the last chunk
+        ended with."""
+
+    def act(self, walkers: Walkers) -> None:
+        """Act after a stretch."""
+
+    def frame(self, walkers: Walkers) -> dict[str, NDArray[Any]]:
+        """Return arrays (W, ...) to be recorded with a frame."""
+
+    def end(self) -> dict[str, NDArray[Any]]:
+        """Return arrays (W, ...) to be recorded once for each walker and chunk; those named
+        `end_...` are handed to the next chunk's `begin`."""
+
+
+def sample_batched(
+    config: SamplerConfig, peptide: Peptide, kernel: BatchedSystem, progress: bool
+) -> None:
+    """Run all walkers to their end."""
+    hook = ReplicaExchange(config) if config.temperatures_kelvin else None
+    run = BatchedRun(config, peptide, kernel, hook)
+    with ending_on_sigterm(), sampling_bar(config, run.done_ns(), progress) as bar:
+        while together := run.behind():
+            run.sample_chunk(*together, bar)
+    if config.temperatures_kelvin:
+        ExchangeReport.of_run(config).save(Path(config.output))
+
+
+def needed_bytes(config: SamplerConfig, atoms: int) -> int:
+    """Return what all walkers take: their state in the kernel, and a chunk's frames."""
+    vector = 3 * 4  # of one atom, float32
+    state, frame = atoms * (5 * vector + 2 * vector), atoms * 2 * vector + 8
+    return config.walkers * (state + config.chunk_frames * frame)
+
+
+class BatchedRun:
+    """All walkers of a run, group by group."""
+
+    def __init__(
+        self, config: SamplerConfig, peptide: Peptide, kernel: BatchedSystem, hook: Hook | None
+    ) -> None:
+        self.config = config
+        self.peptide = peptide
+        self.kernel = kernel
+        self.hook = hook
+        self.folder = Path(config.output)
+        size = lcm(kernel.lanes, len(config.ladder))
+        everyone = range(config.walkers)
+        self.groups = [everyone[a : a + size] for a in range(0, config.walkers, size)]
+        for walker in everyone:
+            make_folder(walker_folder(self.folder, walker))
+
+    def done_ns(self) -> float:
+        """Return what all groups have sampled, ns."""
+        return sum(self._finished(group) * len(group) for group in self.groups) * (
+            self.config.chunk_ns
+        )
+
+    def behind(self) -> tuple[list[int], int] | None:
+        """Return the walkers of the groups that are furthest behind and their next chunk.
+
+        None if all are done.
+        """
+        finished = [self._finished(group) for group in self.groups]
+        chunk = min(finished)
+        if chunk >= self.config.chunks:
+            return None
+        chosen = (g for g, done in zip(self.groups, finished, strict=True) if done == chunk)
+        return [walker for group in chosen for walker in group], chunk
+
+    def _finished(self, group: Sequence[int]) -> int:
+        """Return how many chunks all walkers of a group have."""
+        chunk = 0
+        while chunk < self.config.chunks and all(
+            chunk_path(self.folder, walker, chunk).exists() for walker in group
+        ):
+            chunk += 1
+        return chunk
+
+    def sample_chunk(self, numbers: Sequence[int], chunk: int, bar: SamplingBar) -> None:
+        """Sample chunk `chunk` of the walkers `numbers`, and write what is missing of it."""
+        walkers, last = self._begun(numbers, chunk)
+        if self.hook is not None:
+            self.hook.begin(chunk, numbers, last, walkers)
+        walkers.seed(streams(self.config.seed, numbers, chunk + 1))
+        self.kernel.evaluate(walkers, self.config.processes)
+        records = _Records(self.config.chunk_frames, walkers)
+        moved = bar.ticker(self.done_ns(), self.config.time_step_fs * 1e-6 * len(numbers))
+        for frame in range(self.config.chunk_frames):
+            self._to_next_frame(walkers, moved)
+            extra = {} if self.hook is None else self.hook.frame(walkers)
+            records.add(frame, walkers, numbers, extra)
+            if self.hook is not None:
+                self.hook.act(walkers)
+        ends = {"end_positions": walkers.positions, "end_velocities": walkers.velocities}
+        once = {**ends, **(self.hook.end() if self.hook is not None else {})}
+        for row, walker in enumerate(numbers):
+            path = chunk_path(self.folder, walker, chunk)
+            if not path.exists():
+                own = {name: values[row] for name, values in once.items()}
+                write_chunk(path, {**records.of(row), **own})
+
+    def _to_next_frame(self, walkers: Walkers, moved: Callable[[int], None]) -> None:
+        """Advance to the end of a frame's last stretch, the hook acting between stretches."""
+        per_frame = self.config.steps_per_frame
+        stretch = per_frame if self.hook is None else self.hook.steps
+        for begun in range(0, per_frame, stretch):
+            if begun and self.hook is not None:
+                self.hook.act(walkers)
+            for done in range(0, stretch, PIECE_STEPS):
+                steps = min(PIECE_STEPS, stretch - done)
+                dynamics = Dynamics(
+                    steps, self.config.time_step_fs / 1000, self.config.friction_per_ps
+                )
+                self.kernel.advance(walkers, dynamics, self.config.processes)
+                moved(steps)
+
+    def _begun(
+        self, numbers: Sequence[int], chunk: int
+    ) -> tuple[Walkers, dict[str, NDArray[Any]] | None]:
+        """Return the walkers as the last chunk's files have them, and the `end_...` arrays."""
+        if chunk == 0:
+            return started(self.config, self.peptide, self.kernel, numbers), None
+        files = [read_end(chunk_path(self.folder, walker, chunk - 1)) for walker in numbers]
+        last = {name: np.array([file[name] for file in files]) for name in files[0]}
+        walkers = self.kernel.walkers(last["end_positions"])
+        walkers.velocities = last["end_velocities"]
+        walkers.temperatures = np.full(len(numbers), self.config.temperature_kelvin)
+        return walkers, last
+
+
+class _Records:
+    """The frames of one chunk of all walkers, in the units of the files."""
+
+    def __init__(self, frames: int, walkers: Walkers) -> None:
+        shape = (walkers.count, frames, walkers.atoms, 3)
+        self._arrays: dict[str, NDArray[Any]] = {
+            "positions": np.empty(shape, dtype=np.float32),
+            "forces": np.empty(shape, dtype=np.float32),
+            "energies": np.empty(shape[:2]),
+        }
+
+    def add(
+        self,
+        frame: int,
+        walkers: Walkers,
+        numbers: Sequence[int],
+        extra: Mapping[str, NDArray[Any]],
+    ) -> None:
+        positions, energies = walkers.positions, walkers.energies * KCAL_PER_KJ
+        for number, energy, place in zip(numbers, energies, positions, strict=True):
+            finite(number, float(energy), place)
+            row = numbers.index(number)
+            # Centred in float64: far from the origin float32 would lose digits.
+            angstrom = place.astype(np.float64) * ANGSTROM_PER_NM
+            self._arrays["positions"][row, frame] = angstrom - angstrom.mean(axis=0)
+        self._arrays["forces"][:, frame] = walkers.forces * (KCAL_PER_KJ / ANGSTROM_PER_NM)
+        self._arrays["energies"][:, frame] = energies
+        for name, values in extra.items():
+            if name not in self._arrays:
+                shape = (*self._arrays["energies"].shape, *values.shape[1:])
+                self._arrays[name] = np.empty(shape, dtype=values.dtype)
+            self._arrays[name][:, frame] = values
+
+    def of(self, row: int) -> dict[str, NDArray[Any]]:
+        """Return the arrays (frames, ...) of one walker."""
+        return {name: values[row] for name, values in self._arrays.items()}

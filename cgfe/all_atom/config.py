@@ -1,0 +1,165 @@
+"""The settings of a sampling run: every key of a `configs/reference` file."""
+
+from dataclasses import dataclass, field
+
+from cgfe.all_atom.bias import Metadynamics
+from cgfe.all_atom.system import (
+    FORCE_FIELDS,
+    Peptide,
+    peptide_from_pdb,
+    peptide_from_sequence,
+)
+from cgfe.errors import InputError
+
+ADAPTIVE = "adaptive"
+ENGINES = ("auto", "batched", "openmm")
+
+
+@dataclass
+class SamplerConfig:
+    """Everything that one sampling run depends on; the keys of a `configs/reference` file."""
+
+    output: str = "runs/reference/chignolin"
+    """Folder of the run: topology.pdb, config.yaml, one folder of chunks per walker."""
+    sequence: str | None = None
+    """One-letter codes; the chain gets charged ends."""
+    caps: bool = False
+    """Ac- and -NH2 at the ends of `sequence` in place of charges; caps have no bead."""
+    pdb: str | None = None
+    """A PDB file instead of a sequence."""
+    starts: list[str] = field(default_factory=lambda: ["extended"])
+    """Walker w starts from starts[w % len(starts)], replica r of ladder l from
+    starts[(l + r) % len(starts)]: `extended`, `coil` (100 ps at 600 K), `melted` (150 ps at 700 K,
+    then cooled), `folded` (the embedded chignolin hairpin), a PDB file, the folder of an earlier
+    run, whose frames are spread, or `adaptive`: frames of `scouts` from where the populations are
+    least certain."""
+    scouts: list[str] = field(default_factory=list)
+    """Folders of earlier runs that adaptive starts are drawn from (those without a bias)."""
+    walkers: int = 2
+    nanoseconds: float = 1.0
+    """Length of each walker's trajectory."""
+    engine: str = "auto"
+    """`batched`: this project's kernel, one walker per SIMD lane; `openmm`; `auto`: batched for
+    implicit solvent where OpenMM would run on a CPU and the kernel knows the system."""
+    solvent: str = "implicit"
+    """`implicit`: OBC2; `explicit`: TIP3P-FB water with PME at 1 atm, for a GPU. Only the peptide's
+    atoms are kept, so the energies of explicit runs include the water's."""
+    temperature_kelvin: float = 300.0
+    temperatures_kelvin: list[float] | None = None
+    """Replica exchange between these T temperatures, ascending, in place of `temperature_kelvin`:
+    walkers l T to l T + T - 1 are the replicas of ladder l."""
+    exchange_interval_ps: float = 1.0
+    """Between two attempts; even and odd neighbours take turns."""
+    friction_per_ps: float = 0.5
+    time_step_fs: float = 4.0
+    hydrogen_mass: float = 4.0
+    frame_interval_ps: float = 1.0
+    chunk_frames: int = 50
+    equilibration_ps: float = 20.0
+    """Dynamics after minimisation, before the first frame."""
+    metadynamics: Metadynamics | None = None
+    """Well-tempered metadynamics on Cα positions, one bias shared by all walkers."""
+    processes: int = 0
+    """Threads of the batched engine, or walkers that OpenMM runs at the same time; 0 means one per
+    CPU core (of OpenMM's walkers one in all on a GPU)."""
+    platform: str | None = None
+    """OpenMM platform; by default the fastest one here. To name one is to choose OpenMM."""
+    seed: int = 1
+
+    def check(self) -> None:
+        """Raise InputError if values make no sense together."""
+        if (self.sequence is None) == (self.pdb is None):
+            raise InputError("give exactly one of 'sequence' and 'pdb' in the sampler's config.")
+        if self.caps and self.sequence is None:
+            raise InputError("caps: true needs a 'sequence'; a PDB file has the ends that it has.")
+        positive = ("walkers", "nanoseconds", "temperature_kelvin", "time_step_fs", "chunk_frames")
+        for name in (*positive, "frame_interval_ps", "hydrogen_mass", "exchange_interval_ps"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a positive value.")
+        if not _whole(self.frame_interval_ps * 1000, self.time_step_fs):
+            raise InputError(
+                f"frame_interval_ps {self.frame_interval_ps} is no multiple of time_step_fs "
+                f"{self.time_step_fs}."
+            )
+        for name, choices in (("solvent", tuple(FORCE_FIELDS)), ("engine", ENGINES)):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}."
+                )
+        if not self.starts:
+            raise InputError("starts is empty; expected at least one start.")
+        if ADAPTIVE in self.starts and not self.scouts:
+            raise InputError("adaptive starts need scouts: the folders of earlier runs.")
+        if self.temperatures_kelvin is not None:
+            self._check_exchange(self.temperatures_kelvin)
+
+    def _check_exchange(self, temperatures: list[float]) -> None:
+        if len(temperatures) < 2:
+            raise InputError(
+                f"temperatures_kelvin is {temperatures}; replica exchange needs at least two."
+            )
+        pairs = zip([0.0, *temperatures], temperatures, strict=False)
+        if any(high <= low for low, high in pairs):
+            raise InputError(
+                f"temperatures_kelvin is {temperatures}; expected positive values in ascending "
+                "order."
+            )
+        if self.walkers % len(temperatures):
+            raise InputError(
+                f"walkers is {self.walkers}; replica exchange between {len(temperatures)} "
+                f"temperatures needs a multiple of {len(temperatures)}."
+            )
+        if not _whole(self.frame_interval_ps, self.exchange_interval_ps) or not _whole(
+            self.exchange_interval_ps * 1000, self.time_step_fs
+        ):
+            raise InputError(
+                f"exchange_interval_ps is {self.exchange_interval_ps}; expected a multiple of "
+                f"time_step_fs {self.time_step_fs} that divides frame_interval_ps "
+                f"{self.frame_interval_ps}."
+            )
+        if self.metadynamics is not None:
+            raise InputError("temperatures_kelvin and metadynamics exclude each other; drop one.")
+
+    @property
+    def steps_per_frame(self) -> int:
+        return max(1, round(self.frame_interval_ps * 1000 / self.time_step_fs))
+
+    @property
+    def chunks(self) -> int:
+        frames = self.nanoseconds * 1000 / self.frame_interval_ps
+        return max(1, round(frames / self.chunk_frames))
+
+    @property
+    def chunk_ns(self) -> float:
+        """Time that a chunk of one walker covers."""
+        return self.chunk_frames * self.frame_interval_ps / 1000
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """Temperatures that walkers run at, one without replica exchange."""
+        return tuple(self.temperatures_kelvin or [self.temperature_kelvin])
+
+    def start_of(self, walker: int) -> str:
+        """Return where a walker starts."""
+        # The next ladder begins one start further, so that every temperature sees all starts.
+        return self.starts[sum(divmod(walker, len(self.ladder))) % len(self.starts)]
+
+
+def peptide_of(config: SamplerConfig) -> Peptide:
+    """Return the molecule that a config names.
+
+    Raises
+    ------
+    InputError
+        As `peptide_from_pdb` and `peptide_from_sequence`.
+    """
+    if config.pdb is not None:
+        return peptide_from_pdb(config.pdb)
+    assert config.sequence is not None
+    return peptide_from_sequence(config.sequence, config.caps)
+
+
+def _whole(length: float, part: float) -> bool:
+    """Return whether a length is a multiple of a part, up to rounding."""
+    count = round(length / part)
+    return count >= 1 and abs(count * part - length) < 1e-9 * max(1.0, abs(length))

@@ -1,0 +1,226 @@
+"""Replica exchange: copies of a system trade temperatures, so that cold ones borrow hot crossings.
+
+A walker is a *replica*: its positions are continuous in time, and exchange gives it another
+temperature (a *slot* of the ladder), never another place. So a chunk file holds one replica, and
+its `slots` (frames, attempts) say at which temperature each stretch of it ran; a frame belongs to
+its last slot, the one it was sampled in. All else follows from these: the frames of one
+temperature, acceptance, round trips.
+
+Neighbours i and i + 1 are tried at attempts of the parity of i. With E_i the potential energy of
+the replica in slot i, they trade with probability min(1, exp[(β_i - β_{i+1})(E_i - E_{i+1})]), and
+velocities are scaled by sqrt(T_new / T_old) (Sugita & Okamoto 1999,
+doi 10.1016/S0009-2614(99)01123-9).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.all_atom.batched import BOLTZMANN_KJ, Walkers
+from cgfe.all_atom.chunks import chunk_files, read_chunk, read_end, stream
+from cgfe.all_atom.config import SamplerConfig
+from cgfe.files import replacing
+
+EXCHANGE_FILE = "exchange.json"
+EXCHANGE_STREAM = 1
+"""Purpose of the random stream, that of a ladder's first replica, which exchanges draw from."""
+
+
+def exchanged(
+    slots: NDArray[np.int64],
+    energies: NDArray[np.float64],
+    inverse_kt: NDArray[np.float64],
+    parity: int,
+    uniforms: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Return the slots (T,) of one ladder's replicas after an attempt.
+
+    Parameters
+    ----------
+    slots : array (T,)
+        Of each replica; a permutation.
+    energies : array (T,)
+        Potential energy of each replica.
+    inverse_kt : array (T,)
+        β of each slot, falling.
+    parity : int
+        0 tries the pairs (0, 1), (2, 3), ..., 1 the pairs (1, 2), (3, 4), ...
+    uniforms : array (T // 2,)
+        Random numbers in [0, 1).
+    """
+    replica = np.argsort(slots)
+    lower = np.arange(parity, len(slots) - 1, 2)
+    cold, hot = replica[lower], replica[lower + 1]
+    exponent = (inverse_kt[lower] - inverse_kt[lower + 1]) * (energies[cold] - energies[hot])
+    accepted = uniforms[: len(lower)] < np.exp(np.minimum(exponent, 0.0))
+    after = slots.copy()
+    after[cold] += accepted
+    after[hot] -= accepted
+    return after
+
+
+class ReplicaExchange:
+    """The hook of the batched engine that exchanges temperatures.
+
+    Parameters
+    ----------
+    config : SamplerConfig
+        With `temperatures_kelvin`.
+
+    Attributes
+    ----------
+    steps : int
+        Of dynamics between two attempts.
+    slots : array (W,)
+        Present slot of each walker that the chunk began with.
+    """
+
+    def __init__(self, config: SamplerConfig) -> None:
+        self.temperatures = np.array(config.ladder)
+        self.steps = round(config.exchange_interval_ps * 1000 / config.time_step_fs)
+        self.slots = np.zeros(0, dtype=np.int64)
+        self._seed = config.seed
+        self._per_frame = config.steps_per_frame // self.steps
+        self._per_chunk = self._per_frame * config.chunk_frames
+        self._attempt = 0
+        self._randoms: list[np.random.Generator] = []
+        self._history: list[NDArray[np.int64]] = []
+
+    def begin(
+        self,
+        chunk: int,
+        numbers: Sequence[int],
+        last: Mapping[str, NDArray[Any]] | None,
+        walkers: Walkers,
+    ) -> None:
+        """Take the slots that the last chunk ended with (replica r of a ladder starts in r)."""
+        size = len(self.temperatures)
+        self.slots = np.array(numbers) % size if last is None else last["end_slot"].astype(np.int64)
+        walkers.temperatures = self.temperatures[self.slots]
+        self._attempt = chunk * self._per_chunk
+        self._randoms = [
+            np.random.default_rng(stream(self._seed, first, chunk + 1, EXCHANGE_STREAM))
+            for first in numbers[::size]
+        ]
+        self._history = []
+
+    def act(self, walkers: Walkers) -> None:
+        """Try one exchange of each pair whose turn it is."""
+        self._history.append(self.slots.copy())
+        size = len(self.temperatures)
+        energies, before = walkers.energies, self.slots.copy()
+        for number, random in enumerate(self._randoms):
+            ladder = slice(number * size, (number + 1) * size)
+            self.slots[ladder] = exchanged(
+                before[ladder],
+                energies[ladder],
+                1 / (BOLTZMANN_KJ * self.temperatures),
+                self._attempt % 2,
+                random.random(size // 2),
+            )
+        self._attempt += 1
+        ratio = self.temperatures[self.slots] / self.temperatures[before]
+        walkers.velocities = walkers.velocities * np.sqrt(ratio)[:, None, None]
+        walkers.temperatures = self.temperatures[self.slots]
+
+    def frame(self, walkers: Walkers) -> dict[str, NDArray[Any]]:
+        """Record nothing besides `slots`, which come with the end of the chunk."""
+        return {}
+
+    def end(self) -> dict[str, NDArray[Any]]:
+        """Return `slots` (W, frames, attempts) and `end_slot` (W,)."""
+        history = np.array(self._history, dtype=np.int16).T
+        shape = (len(self.slots), -1, self._per_frame)
+        return {"slots": history.reshape(shape), "end_slot": self.slots.astype(np.int16)}
+
+
+@dataclass(frozen=True)
+class ExchangeReport:
+    """How well replicas travelled.
+
+    Attributes
+    ----------
+    temperatures_kelvin : list of float
+    acceptance : list of float
+        Share of the attempts between slots i and i + 1 that were accepted; NaN of none.
+    attempts : list of int
+    round_trips : int
+        Ways of a replica from the lowest temperature to the highest and back, of all replicas.
+    round_trips_per_us : float
+        Per µs of all replicas together.
+    nanoseconds : float
+        Of all replicas together.
+    """
+
+    temperatures_kelvin: list[float]
+    acceptance: list[float]
+    attempts: list[int]
+    round_trips: int
+    round_trips_per_us: float
+    nanoseconds: float
+
+    @classmethod
+    def of_run(cls, config: SamplerConfig) -> "ExchangeReport":
+        """Read what all finished chunks of a run tell."""
+        folder, size = Path(config.output), len(config.ladder)
+        tried, accepted, trips, steps = np.zeros(size - 1, int), np.zeros(size - 1, int), 0, 0
+        for first in range(0, config.walkers, size):
+            history = ladder_history(folder, range(first, first + size))
+            for pair in range(size - 1):
+                turns = np.arange(pair % 2, len(history) - 1, 2)
+                before = (history[turns] == pair).argmax(axis=1)
+                tried[pair] += len(turns)
+                accepted[pair] += int((history[turns + 1, before] != pair).sum())
+            trips += sum(round_trips(history[:, r], size) for r in range(size))
+            steps += (len(history) - 1) * size
+        nanoseconds = steps * config.exchange_interval_ps / 1000
+        return cls(
+            temperatures_kelvin=list(config.ladder),
+            acceptance=[a / t if t else float("nan") for a, t in zip(accepted, tried, strict=True)],
+            attempts=[int(t) for t in tried],
+            round_trips=trips,
+            round_trips_per_us=trips / max(nanoseconds / 1000, 1e-12),
+            nanoseconds=nanoseconds,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write it as exchange.json."""
+        with replacing(folder / EXCHANGE_FILE) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1))
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"{share:.2f}" for share in self.acceptance)
+        return (
+            f"exchange: accepted {shares} from {self.temperatures_kelvin[0]:g} to "
+            f"{self.temperatures_kelvin[-1]:g} K, {self.round_trips} round trips, "
+            f"{self.round_trips_per_us:.1f} per µs of all replicas"
+        )
+
+
+def ladder_history(folder: Path, replicas: Sequence[int]) -> NDArray[np.int64]:
+    """Return the slots (attempts + 1, T) of a ladder's replicas before each attempt and at the end.
+
+    Only chunks that all of its replicas have count.
+    """
+    columns = []
+    files = [chunk_files(folder, replica) for replica in replicas]
+    count = min(map(len, files))
+    for position, paths in enumerate(files):
+        parts = [read_chunk(path, "slots")["slots"].ravel() for path in paths[:count]]
+        end = [position] if not count else [int(read_end(paths[count - 1])["end_slot"])]
+        columns.append(np.concatenate([*parts, end]).astype(np.int64))
+    return np.array(columns).T
+
+
+def round_trips(slots: NDArray[np.integer], size: int) -> int:
+    """Return how often a replica came from slot 0 to slot `size` - 1 and back to 0."""
+    ends = slots[(slots == 0) | (slots == size - 1)]
+    turns = ends[np.append(True, np.diff(ends) != 0)[: len(ends)]]
+    if len(turns) and turns[0] != 0:
+        turns = turns[1:]
+    return max(0, (len(turns) - 1) // 2)

@@ -1,0 +1,81 @@
+"""The progress bar of a sampling run: ns, ns a day, time left."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+from cgfe.all_atom.config import SamplerConfig
+
+
+class SamplingBar:
+    """A bar in ns of all walkers together."""
+
+    def __init__(self, config: SamplerConfig, done_ns: float, bar: "tqdm[None]") -> None:
+        self.total_ns = config.walkers * config.chunks * config.chunk_ns
+        self._first = done_ns
+        self._started = time.monotonic()
+        self._bar = bar
+        self.show(done_ns)
+
+    def show(self, done_ns: float) -> None:
+        """Say that so much is sampled by now."""
+        days = max(time.monotonic() - self._started, 1e-9) / 86400
+        self._bar.set_postfix_str(
+            f"{done_ns:.2f} of {self.total_ns:.2f} ns, {(done_ns - self._first) / days:.0f} ns/day",
+            refresh=False,
+        )
+        # A chunk that is computed again counts for nothing new.
+        self._bar.update(max(0.0, min(done_ns, self.total_ns) - self._bar.n))
+
+    def ticker(self, done_ns: float, ns_per_step: float) -> Callable[[int], None]:
+        """Return a function that counts steps on from `done_ns` and shows them.
+
+        Making starts takes time too, which is no part of the speed.
+        """
+        steps = 0
+        if done_ns == self._first:
+            self._started = time.monotonic()
+
+        def moved(more: int) -> None:
+            nonlocal steps
+            steps += more
+            self.show(done_ns + steps * ns_per_step)
+
+        return moved
+
+
+@contextmanager
+def sampling_bar(config: SamplerConfig, done_ns: float, progress: bool) -> Iterator[SamplingBar]:
+    """Show a bar that starts at what is on disk; its speed counts from here."""
+    bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}"
+    total = config.walkers * config.chunks * config.chunk_ns
+    with tqdm(
+        total=total,
+        initial=min(done_ns, total),
+        disable=not progress,
+        bar_format=bar_format,
+        desc="sampling",
+    ) as bar:
+        yield SamplingBar(config, done_ns, bar)
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that no half-written file stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may choose what signals do
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
