@@ -84,13 +84,13 @@ enum Term { BONDS, ANGLES, TORSIONS, PAIRS, SOLVENT, TERMS };
 // What one thread needs for the LANES walkers of one vector.
 struct Workspace {
     Scratch scratch;
-    float *sums;     // (atoms): Born integrals, then dR/dsum
-    float *radii;    // (atoms): Born radii R
-    float *roots;    // (atoms): √(log2 e) / (2 R)
-    float *slopes;   // (atoms): dE/dR, then dE/dsum
-    float *of_pair;  // (pairs): r², then force / r
-    float *chain;    // (pairs, 2): -(1/r) d(integral)/dr in both directions
-    float *spare;    // (atoms, 3): forces that nobody asks for
+    float *sums;         // (atoms): Born integrals, then dR/dsum
+    float *radii;        // (atoms): Born radii R
+    float *roots;        // (atoms): √(log2 e) / (2 R)
+    float *slopes;       // (atoms): dE/dR, then dE/dsum
+    float *of_pair;      // (pairs): r², then force / r
+    float *chain;        // (pairs, 2): -(1/r) d(integral)/dr in both directions
+    float *spare;        // (atoms, 3): forces that nobody asks for
     float *bias_forces;  // (beads, 3)
     const float *positions = nullptr;
     float *forces = nullptr;

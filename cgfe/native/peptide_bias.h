@@ -173,8 +173,8 @@ struct Surface {
 // Bias energies (LANES), variables (2, LANES) and forces (beads, 3) of one vector of walkers. Never
 // inlined: the same instructions run wherever it is called, so that no bit depends on how steps
 // are cut into calls.
-__attribute__((noinline)) void evaluate_bias(const Bias &bias, const float *positions,
-                                             float *forces, double *energies, double *variables) {
+NOT_INLINE void evaluate_bias(const Bias &bias, const float *positions, float *forces,
+                              double *energies, double *variables) {
     doubles s[2] = {};
     Superposition best;
     if (bias.reference) {
@@ -232,7 +232,8 @@ __attribute__((noinline)) void evaluate_bias(const Bias &bias, const float *posi
 
 // The bias' share of a kick. Its forces add up to nothing, so the motion of the whole, which the
 // other share takes out, is not touched.
-void kick_beads(const Bias &bias, const Scales &s, const float *forces, float *velocities) {
+NOT_INLINE void kick_beads(const Bias &bias, const Scales &s, const float *forces,
+                           float *velocities) {
     for (int bead = 0; bead < bias.beads; ++bead) {
         const int atom = bias.atoms[bead];
         add(velocities, atom,
