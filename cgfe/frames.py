@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5, replacing
+from cgfe.frames_checks import check_frames
+from cgfe.rounded_arrays import STEP, read_rows, write_rounded
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
 FORMAT = "cgfe-frames"
 FORMAT_VERSION = 1
-FRAMES_AT_ONCE = 65_536
-"""Checked or converted at once, so that arrays mapped from disk never fill the memory."""
+ROUNDED_VERSION = 2
+"""Of files whose positions or forces are kept as integers, which version 1 did not know."""
 
 RESIDUE_MASSES = {
     **{"ALA": 71.08, "ARG": 156.19, "ASN": 114.10, "ASP": 115.09, "CYS": 103.14},
@@ -70,6 +72,9 @@ class CGFrames:
     """(N,); from the residue names when left empty"""
     forces: NDArray[np.float32] | None = None
     """(F, N, 3)"""
+    force_standard_errors: NDArray[np.float32] | None = None
+    """(F, N, 3), of forces that are means: half the difference of two halves' means, without
+    sign, so that only its mean square over many components is sharp"""
     all_atom_energies: NDArray[np.float64] | None = None
     """(F,)"""
     weights: NDArray[np.float64] | None = None
@@ -80,13 +85,25 @@ class CGFrames:
     biased_trajectories: NDArray[np.int32] = field(
         default_factory=lambda: np.zeros(0, dtype=np.int32)
     )
-    """Trajectories sampled under a bias: their weights count, their kinetics do not."""
+    """Trajectories sampled under a bias: their weights count, their kinetics do not. So it is with
+    one temperature of replica exchange, whose log weights are 0."""
+    validation_trajectories: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros(0, dtype=np.int32)
+    )
+    """Trajectories that nothing is fitted to and that choose the best model."""
     test_trajectories: NDArray[np.int32] = field(
         default_factory=lambda: np.zeros(0, dtype=np.int32)
     )
     """Trajectories held out of every fit."""
+    replica_index: NDArray[np.int32] | None = None
+    """(F,), the replica that a frame of replica exchange was sampled by: a trajectory then holds
+    the frames of one ladder, which go from replica to replica"""
     native_positions: NDArray[np.float64] | None = None
     """(N, 3), the folded structure that "folded" refers to"""
+    position_step: float = 0.0
+    """Å that all positions are multiples of, for a smaller file; 0: they are not rounded"""
+    force_step: float = 0.0
+    """kcal/mol/Å, of the forces"""
     force_mapping: str = "none"
     force_field: str = "unknown"
     source: str = "unknown"
@@ -96,7 +113,7 @@ class CGFrames:
     def __post_init__(self) -> None:
         if self.bead_types.size == 0:
             object.__setattr__(self, "bead_types", bead_types_of(self.residue_names))
-        _check(self)
+        check_frames(self)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -139,7 +156,7 @@ class CGFrames:
         """Write the frames as HDF5, complete or not at all."""
         attributes = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": ROUNDED_VERSION if any(self._steps.values()) else FORMAT_VERSION,
             "temperature_kelvin": self.temperature_kelvin,
             "frame_interval_ps": self.frame_interval_ps,
             "length_unit": LENGTH_UNIT,
@@ -153,11 +170,18 @@ class CGFrames:
             file.attrs.update(attributes)
             for name in (*_REQUIRED, *_OPTIONAL):
                 values = getattr(self, name)
-                if values is not None:
+                if values is not None and self._steps.get(name):
+                    write_rounded(file, name, values, self._steps[name])
+                elif values is not None:
                     large = values.ndim == 3 or len(values) == len(self)
                     # Shuffled bytes of smooth trajectories compress; small arrays need not.
                     options = {"compression": "gzip", "shuffle": True} if large else {}
                     file.create_dataset(name, data=values, **options)
+
+    @property
+    def _steps(self) -> dict[str, float]:
+        steps = {"positions": self.position_step, "forces": self.force_step}
+        return {**steps, "force_standard_errors": self.force_step}
 
     def topology(self) -> mdtraj.Topology:
         """Return a Cα topology, with which mdtraj opens trajectories of these beads."""
@@ -182,11 +206,14 @@ def alpha_carbon_topology(
 _REQUIRED = ("positions", "trajectory_index", "masses", "bonds", "bead_types")
 _OPTIONAL = (
     "forces",
+    "force_standard_errors",
     "all_atom_energies",
     "weights",
     "bias_log_weights",
     "biased_trajectories",
+    "validation_trajectories",
     "test_trajectories",
+    "replica_index",
     "native_positions",
 )
 
@@ -211,9 +238,10 @@ def open_frames(path: str | Path) -> Iterator[h5py.File]:
 
 
 def _check_format(attributes: Mapping[str, Any], name: str) -> None:
-    if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
+    versions = (FORMAT_VERSION, ROUNDED_VERSION)
+    if attributes.get("format") != FORMAT or attributes.get("format_version") not in versions:
         found = f"{attributes.get('format')} version {attributes.get('format_version')}"
-        raise InputError(f"{name}: format is {found}, expected {FORMAT} version {FORMAT_VERSION}.")
+        raise InputError(f"{name}: format is {found}, expected {FORMAT} version 1 or 2.")
     for unit, expected in (("length_unit", LENGTH_UNIT), ("energy_unit", ENERGY_UNIT)):
         if attributes.get(unit) != expected:
             raise InputError(f"{name}: {unit} is {attributes.get(unit)!r}, expected {expected!r}.")
@@ -224,9 +252,17 @@ def _read(
 ) -> CGFrames:
     attributes: dict[str, Any] = dict(file.attrs)
     keys = [*_REQUIRED, *(key for key in _OPTIONAL if key in file)]
-    arrays: dict[str, Any] = {key: mapped[key] if key in mapped else file[key][()] for key in keys}
+    arrays: dict[str, Any] = {
+        key: mapped[key] if key in mapped else read_rows(file[key]) for key in keys
+    }
+    steps = {
+        field: float(file[key].attrs.get(STEP, 0.0))
+        for key, field in (("positions", "position_step"), ("forces", "force_step"))
+        if key in file
+    }
     return cls(
         **arrays,
+        **steps,
         residue_names=tuple(json.loads(attributes["residue_names"])),
         temperature_kelvin=float(attributes["temperature_kelvin"]),
         frame_interval_ps=float(attributes["frame_interval_ps"]),
@@ -235,58 +271,3 @@ def _read(
         source=str(attributes["source"]),
         name=name,
     )
-
-
-def _check(frames: CGFrames) -> None:
-    name, shape = frames.name, frames.positions.shape
-    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise InputError(f"{name}: positions have shape {shape}, expected (frames, beads, 3).")
-    count, beads = shape[:2]
-    expected: dict[str, tuple[int, ...]] = {
-        "forces": shape,
-        "trajectory_index": (count,),
-        "all_atom_energies": (count,),
-        "weights": (count,),
-        "bias_log_weights": (count,),
-        "masses": (beads,),
-        "bead_types": (beads,),
-        "native_positions": (beads, 3),
-    }
-    for key, wanted in expected.items():
-        values = getattr(frames, key)
-        if values is None:
-            continue
-        if values.shape != wanted:
-            raise InputError(
-                f"{name}: {key} have shape {values.shape}, but positions have shape {shape}; "
-                f"expected {wanted}."
-            )
-    for key in ("positions", "forces", "all_atom_energies", "weights", "masses"):
-        values = getattr(frames, key)
-        for start in range(0, 0 if values is None else len(values), FRAMES_AT_ONCE):
-            finite = np.isfinite(values[start : start + FRAMES_AT_ONCE])
-            if not finite.all():
-                frame = start + int(np.argwhere(~finite)[0][0])
-                raise InputError(f"{name}: {key} are not finite (first at index {frame}).")
-    if frames.bias_log_weights is not None:
-        biased = np.isin(frames.trajectory_index, frames.biased_trajectories)
-        if not np.isfinite(frames.bias_log_weights[biased]).all():
-            raise InputError(f"{name}: bias_log_weights of biased frames are not finite.")
-    _check_meaning(frames)
-
-
-def _check_meaning(frames: CGFrames) -> None:
-    name, beads = frames.name, frames.bead_count
-    if len(frames.residue_names) != beads:
-        raise InputError(f"{name}: {len(frames.residue_names)} residue names for {beads} beads.")
-    if (np.diff(frames.trajectory_index) < 0).any():
-        raise InputError(f"{name}: trajectory_index falls; frames must be in order.")
-    if frames.bonds.ndim != 2 or frames.bonds.shape[1] != 2 or (frames.bonds >= beads).any():
-        raise InputError(f"{name}: bonds have shape {frames.bonds.shape} or name unknown beads.")
-    if frames.weights is not None and ((frames.weights < 0).any() or frames.weights.sum() == 0):
-        raise InputError(f"{name}: weights are negative or all zero.")
-    for key in ("temperature_kelvin", "frame_interval_ps"):
-        if not getattr(frames, key) > 0:
-            raise InputError(f"{name}: {key} is {getattr(frames, key)}, expected a positive value.")
-    if (frames.masses <= 0).any() or (frames.bead_types < 0).any():
-        raise InputError(f"{name}: masses must be positive and bead types not negative.")

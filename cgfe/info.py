@@ -13,7 +13,8 @@ import numpy as np
 
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5
-from cgfe.frames import FORMAT, FORMAT_VERSION
+from cgfe.frames import FORMAT, open_frames
+from cgfe.rounded_arrays import STEP, read_rows
 
 Line = tuple[str, object]
 FORCE_FRAMES = 5000
@@ -30,13 +31,8 @@ def describe_frames(path: Path) -> Iterator[Line]:
     with open_hdf5(path) as file:
         if file.attrs.get("format") != FORMAT:
             raise InputError(f"{path}: not a frames file; `cgfe import` reads other formats.")
-        if file.attrs.get("format_version") != FORMAT_VERSION:
-            version = file.attrs.get("format_version")
-            raise InputError(f"{path}: {FORMAT} version {version}, expected {FORMAT_VERSION}.")
-        try:
-            yield from _frames_lines(file, path)
-        except (KeyError, OSError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); it may be truncated.") from None
+    with open_frames(path) as file:
+        yield from _frames_lines(file, path)
 
 
 def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
@@ -52,7 +48,7 @@ def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
     yield "force field", attributes["force_field"]
     if "forces" in file:
         stride = -(-frames // FORCE_FRAMES)
-        part = file["forces"][::stride].astype(np.float64)
+        part = read_rows(file["forces"], slice(None, None, stride)).astype(np.float64)
         rms = float(np.sqrt((part**2).mean()))
         yield "forces", f"RMS {rms:.1f} kcal/mol/Å a component, map: {attributes['force_mapping']}"
     else:
@@ -65,9 +61,13 @@ def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
         yield "weights", f"yes, effective frames {effective:.0f} of {frames}"
     else:
         yield "weights", "none, all frames count alike"
-    for key in ("biased_trajectories", "test_trajectories"):
+    for key in ("biased_trajectories", "validation_trajectories", "test_trajectories"):
         if key in file and len(file[key]):
             yield key.replace("_", " "), ", ".join(map(str, file[key][()]))
+    steps = {key: file[key].attrs.get(STEP) for key in ("positions", "forces") if key in file}
+    if any(steps.values()):
+        units = {"positions": "Å", "forces": "kcal/mol/Å"}
+        yield "rounded to", ", ".join(f"{x:.3g} {units[key]}" for key, x in steps.items() if x)
     for key, name in (("all_atom_energies", "energies"), ("native_positions", "native structure")):
         yield name, "yes" if key in file else "none"
     yield "source", attributes["source"]

@@ -25,8 +25,8 @@ def split_by_blocks(
 ) -> Split:
     """Cut every trajectory into blocks and deal them out.
 
-    Trajectories that the file names as held out are the test split; `test_share` then counts
-    for nothing, and no block of any other trajectory becomes a test block.
+    Trajectories that the file names for validation or test are that split; its share then counts
+    for nothing, and no block of any other trajectory goes there.
 
     Raises
     ------
@@ -39,21 +39,22 @@ def split_by_blocks(
             "and leave a share for training."
         )
     length = max(1, round(block_ps / frames.frame_interval_ps))
-    blocks, held_out = [], []
+    blocks: list[slice] = []
+    validated: list[slice] = []
+    tested: list[slice] = []
     for piece in frames.trajectory_slices():
-        if frames.trajectory_index[piece.start] in frames.test_trajectories:
-            held_out.append(piece)
+        trajectory = frames.trajectory_index[piece.start]
+        if trajectory in frames.validation_trajectories or trajectory in frames.test_trajectories:
+            (tested if trajectory in frames.test_trajectories else validated).append(piece)
             continue
         # A remainder shorter than half a block joins the block before it.
         cuts = list(range(piece.start, piece.stop, length))
         if len(cuts) > 1 and piece.stop - cuts[-1] < length / 2:
             cuts.pop()
         blocks += [slice(a, b) for a, b in zip(cuts, [*cuts[1:], piece.stop], strict=True)]
-    if held_out:
-        test_share = 0.0
+    shares = (0.0 if validated else validation_share, 0.0 if tested else test_share)
     order = np.random.default_rng(seed).permutation(len(blocks))
-    counts = [max(1, round(share * len(blocks))) for share in (validation_share, test_share)]
-    counts[1] *= test_share > 0
+    counts = [max(1, round(share * len(blocks))) if share > 0 else 0 for share in shares]
     if sum(counts) >= len(blocks):
         raise InputError(
             f"{frames.name}: {len(blocks)} blocks of {block_ps} ps are too few for a training, "
@@ -61,8 +62,8 @@ def split_by_blocks(
         )
     parts = np.split(order, np.cumsum(counts))
     validation, test, train = ([blocks[i] for i in sorted(part)] for part in parts)
-    index = frames.trajectory_index
-    return Split(*(_merged(x, index) for x in (train, validation, [*test, *held_out])))
+    index, dealt = frames.trajectory_index, (train, [*validation, *validated], [*test, *tested])
+    return Split(*(_merged(x, index) for x in dealt))
 
 
 def _merged(pieces: list[slice], index: np.ndarray) -> list[slice]:

@@ -16,6 +16,7 @@ from cgfe.fast_potential import FastPotential
 from cgfe.frames import CGFrames, open_frames
 from cgfe.mapped_arrays import Layout, array_path, mapped_arrays, write_arrays
 from cgfe.reference import Reference
+from cgfe.rounded_arrays import read_rows
 
 PRIOR_BATCH = 4096
 FRAMES_AT_ONCE = 16 * PRIOR_BATCH
@@ -99,7 +100,7 @@ def _slices(file: h5py.File) -> Iterator[dict[str, NDArray[Any]]]:
     rows = max((x.chunks[0] if x.chunks else 1) for x in datasets.values())
     step = -(-FRAMES_AT_ONCE // rows) * rows
     for start in range(0, max(map(len, datasets.values())), step):
-        yield {name: x[start : start + step] for name, x in datasets.items()}
+        yield {name: read_rows(x, slice(start, start + step)) for name, x in datasets.items()}
 
 
 def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tensor]]:

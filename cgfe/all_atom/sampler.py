@@ -54,7 +54,7 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     config.check()
     peptide = peptide_of(config)
     folder = Path(config.output)
-    begun = _begun_config(folder)
+    begun = begun_config(folder)
     platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     kernel = _chosen_kernel(config, peptide, platform, begun)
     config = replace(config, engine="openmm" if kernel is None else "batched")
@@ -63,7 +63,7 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
             needed_bytes(config, kernel.atoms),
             f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
         )
-    _claim_folder(folder, config, peptide, begun)
+    claim_folder(folder, config, peptide, begun)
     if ADAPTIVE in config.starts:
         choose_adaptive(folder, config, peptide)
     if kernel is None:
@@ -121,7 +121,7 @@ def _kernel(
         return None, str(error)
 
 
-def _begun_config(folder: Path) -> dict[str, Any] | None:
+def begun_config(folder: Path) -> dict[str, Any] | None:
     """Return the config of the run that a folder holds already, all keys filled in."""
     path = folder / "config.yaml"
     if not path.exists():
@@ -135,7 +135,7 @@ def _begun_config(folder: Path) -> dict[str, Any] | None:
     return {str(key): value for key, value in {**known, **old}.items()}
 
 
-def _claim_folder(
+def claim_folder(
     folder: Path, config: SamplerConfig, peptide: Peptide, begun: dict[str, Any] | None
 ) -> None:
     """Write config and topology, or check that the folder belongs to the same physics."""
