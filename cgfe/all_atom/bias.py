@@ -137,14 +137,29 @@ class BiasVariables:
                 np.savez(file, **vars(self))
 
     @classmethod
-    def kept(cls, folder: Path) -> "BiasVariables | None":
-        """Return what `save` has kept, None if nothing."""
-        path = folder / VARIABLES_FILE
-        if not path.exists():
-            return None
-        with np.load(path) as file:
+    def kept(cls, folder: Path) -> "BiasVariables":
+        """Return what `save` has kept."""
+        with np.load(folder / VARIABLES_FILE) as file:
             arrays = {name: file[name] for name in file}
         return cls(**{**arrays, "lengths": bool(arrays["lengths"])})
+
+
+def bias_folder(run: Path) -> Path:
+    """Return the folder of a run's bias."""
+    return run / "bias"
+
+
+def bias_variables(run: Path, settings: Metadynamics, topology: app.Topology) -> BiasVariables:
+    """Return the variables that a run has begun with, else those that settings ask for.
+
+    Raises
+    ------
+    InputError
+        As `BiasVariables.of`.
+    """
+    if (bias_folder(run) / VARIABLES_FILE).exists():
+        return BiasVariables.kept(bias_folder(run))
+    return BiasVariables.of(settings, topology)
 
 
 def _shape_variables(settings: Metadynamics, beads: list[int]) -> BiasVariables:

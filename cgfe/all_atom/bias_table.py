@@ -61,7 +61,7 @@ class BiasTable:
         # The kernel has their addresses, so they live as long as this object.
         self._atoms = np.ascontiguousarray(variables.atoms, dtype=np.int32)
         self._ends = np.ascontiguousarray(variables.pairs, dtype=np.int32)
-        self._weights = np.ascontiguousarray(variables.weights, dtype=np.float32)
+        self._weights = np.ascontiguousarray(variables.weights, dtype=np.float64)
         centre = variables.reference.mean(axis=0) if len(variables.reference) else 0.0
         self._reference = np.ascontiguousarray(variables.reference - centre, dtype=np.float64)
         self.state = _Bias(

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from openmm import app
 from tqdm import tqdm
 
-from cgfe.all_atom.bias import bias_offset
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files
 from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import (
@@ -196,10 +195,7 @@ def _read_walker(
         forces.append(mapping.map_forces(data["forces"].astype(np.float64)))
         energies.append(data["energies"])
         if metadynamics is not None:
-            offset = bias_offset(
-                data["bias_table"], run.config.temperature_kelvin, metadynamics.bias_factor
-            )
-            log_weights.append((data["bias"] - offset) / kt)
+            log_weights.append((data["bias"] - data["bias_offset"]) / kt)
     skip = 0
     if metadynamics is not None:
         skip = round(discard_ns * 1000 / run.config.frame_interval_ps)

@@ -14,6 +14,7 @@ from openmm import app, unit
 
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
+from cgfe.all_atom.bias import bias_folder, bias_variables
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
 from cgfe.all_atom.openmm_engine import sample_with_openmm
@@ -63,7 +64,10 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
             needed_bytes(config, kernel.atoms),
             f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
         )
+    bias = config.metadynamics and bias_variables(folder, config.metadynamics, peptide.topology)
     claim_folder(folder, config, peptide, begun)
+    if bias is not None:
+        bias.save(bias_folder(folder))
     if ADAPTIVE in config.starts:
         choose_adaptive(folder, config, peptide)
     if kernel is None:
@@ -106,7 +110,6 @@ def _kernel(
     """Return the system in the kernel, or why it cannot be there, a sentence."""
     reasons = {
         "the kernel has no explicit solvent.": config.solvent == "explicit",
-        "the kernel has no metadynamics yet.": config.metadynamics is not None,
         f"platform {config.platform} is one of OpenMM's.": config.platform is not None,
         f"OpenMM runs on {platform} here.": platform not in ("CPU", "Reference"),
     }
@@ -142,8 +145,10 @@ def claim_folder(
     new = OmegaConf.to_container(OmegaConf.structured(config))
     assert isinstance(new, dict)
     if begun is not None:
-        # The walkers of replica exchange are whole ladders, so their number is part of the run.
-        free = FREE_KEYS - ({"walkers"} if config.temperatures_kelvin else set())
+        # The walkers of replica exchange are whole ladders, and those of a bias in the kernel all
+        # have a share in it, so their number is part of the run.
+        bound = config.temperatures_kelvin or (config.metadynamics and config.engine == "batched")
+        free = FREE_KEYS - ({"walkers"} if bound else set())
         changed = [str(k) for k in new if k not in free and new[k] != begun.get(str(k))]
         if changed:
             raise InputError(

@@ -11,12 +11,12 @@ struct Bias {
     const int32_t *atoms;          // (beads)
     const double *reference;       // (beads, 3), nm, its centre at the origin; null: no RMSD
     const int32_t *ends;           // (pairs, 2), beads
-    const float *weights;          // (pairs, 2)
+    const double *weights;         // (pairs, 2)
     // (points[1], points[0], 4): V, dV/ds_0, dV/ds_1, d²V/ds_0 ds_1, per spacing
     const double *table;
 };
 
-// An optimal rotation needs more digits than float has: the RMSD is a small difference.
+// Variables need more digits than float has: RMSD and TICs are small differences.
 typedef double doubles __attribute__((vector_size(8 * LANES), may_alias));
 struct WidePoint {
     doubles x[3];
@@ -122,6 +122,24 @@ INLINE Superposition superposed(const Bias &bias, const float *positions) {
     return to;
 }
 
+INLINE Point difference(const Bias &bias, int pair, const float *positions) {
+    const int32_t *ends = bias.ends + 2 * pair;
+    return point(positions, bias.atoms[ends[0]]) - point(positions, bias.atoms[ends[1]]);
+}
+
+// The distance of a pair in double, by one of Newton's steps from that in float.
+INLINE doubles distance(const Bias &bias, int pair, const float *positions) {
+    const int32_t *ends = bias.ends + 2 * pair;
+    const WidePoint p = wide_point(positions, bias.atoms[ends[0]]);
+    const WidePoint q = wide_point(positions, bias.atoms[ends[1]]);
+    doubles square = doubles{} + 1e-12;
+    UNROLL for (int c = 0; c < 3; ++c) square += (p.x[c] - q.x[c]) * (p.x[c] - q.x[c]);
+    const doubles guess = __builtin_convertvector(
+        inverse_root(__builtin_convertvector(square, vec)), doubles);
+    const doubles r = square * guess;
+    return r + 0.5 * guess * (square - r * r);
+}
+
 // Cubic Hermite interpolation on one axis: what to multiply value [0] and slope [1] with at the
 // points `first` and `first` + 1, and the derivatives of that. Beyond its ends the table goes on
 // with what it has there: the bias is a function of the variable clamped to the table. A bias that
@@ -181,19 +199,9 @@ NOT_INLINE void evaluate_bias(const Bias &bias, const float *positions, float *f
         best = superposed(bias, positions);
         s[0] = best.rmsd;
     }
-    const auto direction = [&](int pair, vec &length) {
-        const int32_t *ends = bias.ends + 2 * pair;
-        const Point d = point(positions, bias.atoms[ends[0]]) -
-            point(positions, bias.atoms[ends[1]]);
-        const vec r2 = greater(dot(d, d), all(1e-12f)), inverse_r = inverse_root(r2);
-        length = r2 * inverse_r;
-        return inverse_r * d;
-    };
     for (int pair = 0; pair < bias.pairs; ++pair) {
-        vec length;
-        direction(pair, length);
-        UNROLL for (int k = 0; k < 2; ++k)
-            s[k] += __builtin_convertvector(bias.weights[2 * pair + k] * length, doubles);
+        const doubles r = distance(bias, pair, positions);
+        UNROLL for (int k = 0; k < 2; ++k) s[k] += bias.weights[2 * pair + k] * r;
     }
     std::memcpy(variables, s, sizeof s);
     double slopes[2][LANES];
@@ -221,12 +229,13 @@ NOT_INLINE void evaluate_bias(const Bias &bias, const float *positions, float *f
     const vec narrow[2] = {__builtin_convertvector(pull[0], vec),
                            __builtin_convertvector(pull[1], vec)};
     for (int pair = 0; pair < bias.pairs; ++pair) {
-        vec length;
-        const Point along = direction(pair, length);
-        const Point force = (bias.weights[2 * pair] * narrow[0] +
-                             bias.weights[2 * pair + 1] * narrow[1]) * along;
-        add(forces, bias.ends[2 * pair], force);
-        put(forces, bias.ends[2 * pair + 1], point(forces, bias.ends[2 * pair + 1]) - force);
+        const Point d = difference(bias, pair, positions);
+        const float one = bias.weights[2 * pair], two = bias.weights[2 * pair + 1];
+        const vec inverse_r = inverse_root(greater(dot(d, d), all(1e-12f)));
+        const Point force = ((one * narrow[0] + two * narrow[1]) * inverse_r) * d;
+        const int32_t *ends = bias.ends + 2 * pair;
+        add(forces, ends[0], force);
+        put(forces, ends[1], point(forces, ends[1]) - force);
     }
 }
 
