@@ -258,13 +258,12 @@ def test_bias_on_tics_acts_on_the_projection(tmp_path: Path, embedded: CGFrames)
     beads = peptide.positions[alpha_carbons(peptide.topology)] * 10
     expected = tica.project(beads[None])[0] + tica.mean @ tica.components
     np.testing.assert_allclose(bias.variables(context), expected, rtol=1e-5)
-    assert (variables.lowest < expected).all() and (expected < variables.highest).all()
+    assert (variables.lowest < expected).all()
+    assert (variables.highest > expected).all()
 
 
 @pytest.mark.parametrize("engine", ["openmm", "batched"])
-def test_metadynamics_keeps_unbiased_forces_and_weights_frames(
-    tmp_path: Path, engine: str
-) -> None:
+def test_metadynamics_keeps_unbiased_forces_and_weights_frames(tmp_path: Path, engine: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(
         f"{{output: {tmp_path / 'run'}, sequence: YYDPETGTWY, starts: [folded], walkers: 2, "
@@ -289,7 +288,7 @@ def test_metadynamics_keeps_unbiased_forces_and_weights_frames(
     assert state.getPotentialEnergy()._value * KCAL_PER_KJ == pytest.approx(
         chunk["energies"][-1], abs=0.05
     )
-    assert chunk["bias"].max() > 1
+    assert chunk["bias"].max() > 0.2
     # A frame is recorded before its hill, so the first one of all has no bias.
     with h5py.File(chunk_files(tmp_path / "run", 0)[0]) as file:
         assert file["bias"][0] == file["bias_offset"][0] == 0

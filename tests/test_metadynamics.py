@@ -11,7 +11,7 @@ import pytest
 from scipy.interpolate import CubicHermiteSpline
 from scipy.stats import t as student
 
-from cgfe.all_atom.batched import BOLTZMANN_KJ, BatchedSystem, Dynamics, Walkers
+from cgfe.all_atom.batched import BOLTZMANN_KJ, BatchedSystem, Dynamics
 from cgfe.all_atom.bias import BiasVariables, Metadynamics, bias_folder, bias_offset
 from cgfe.all_atom.bias_table import BiasTable
 from cgfe.all_atom.chunks import chunk_path, read_chunk
@@ -72,7 +72,7 @@ def interpolated(table: BiasTable, values: np.ndarray) -> float:
         near.append(slice(first, first + 2))
         axes.append(points[near[-1]])
     x, y = axes
-    f, fx, fy, fxy = np.moveaxis(table.values[near[1], near[0]], -1, 0)
+    f, fx, fy, fxy = table.values[:, near[1], near[0]]
     step_x, step_y = x[1] - x[0], y[1] - y[0]
     along = CubicHermiteSpline(x, f, fx / step_x, axis=1)(place[0])
     slopes = CubicHermiteSpline(x, fy / step_y, fxy / (step_x * step_y), axis=1)(place[0])
@@ -236,9 +236,7 @@ def torsion_energy(phi: np.ndarray) -> np.ndarray:
     return FOLD * (1 + np.cos(2 * phi - np.pi)) + TILT * (1 + np.cos(phi - np.pi))
 
 
-def chains(
-    bonds: np.ndarray, angles: np.ndarray, phi: np.ndarray
-) -> np.ndarray:
+def chains(bonds: np.ndarray, angles: np.ndarray, phi: np.ndarray) -> np.ndarray:
     """Return positions (F, 4, 3) from bonds (F, 3), angles (F, 2) and torsions (F,)."""
     zero = np.zeros(len(phi))
     one = np.stack([bonds[:, 0] * np.cos(angles[:, 0]), bonds[:, 0] * np.sin(angles[:, 0]), zero])
@@ -313,14 +311,14 @@ def metadynamics(tmp_path: Path) -> Callable[[int], tuple[np.ndarray, np.ndarray
         hook.begin(0, range(16), None, walkers)
         batched.evaluate(walkers)
         ends, logs = [], []
-        for _ in range(4000):
+        for _ in range(3000):
             batched.advance(walkers, Dynamics(hook.steps, 0.005, 2.0), 1)
             seen = hook.frame(walkers)
             ends.append(seen["variables"][:, 0] / ANGSTROM_PER_NM)
             logs.append((seen["bias"] - seen["bias_offset"]) / (kt * KCAL_PER_KJ))
             hook.act(walkers)
-        # The first quarter fills the wells.
-        kept = np.array(ends)[1000:], np.exp(np.array(logs)[1000:])
+        # The first fifth fills the wells.
+        kept = np.array(ends)[600:], np.exp(np.array(logs)[600:])
         far = np.array(ends) > 0.9
         return *kept, int(np.abs(np.diff(far, axis=0)).sum())
 
@@ -351,3 +349,123 @@ def test_metadynamics_recovers_a_double_well(
     np.testing.assert_array_less(np.abs(logs.mean(axis=0) - np.log(exact)), bound * error)
     # And it says something: free energies to a few tenths of kT everywhere.
     assert error.max() < 0.3
+
+
+def small(folder: Path, **changes: object) -> SamplerConfig:
+    """Five walkers of three chunks with two frames each, hills of 8 kJ/mol."""
+    config = SamplerConfig(
+        output=str(folder),
+        sequence="YYDPETGTWY",
+        starts=["folded", "extended"],
+        walkers=5,
+        nanoseconds=0.0006,
+        engine="batched",
+        frame_interval_ps=0.1,
+        chunk_frames=2,
+        equilibration_ps=0.2,
+        time_step_fs=2.0,
+        processes=1,
+        metadynamics=Metadynamics(hill_height_kj=8.0),
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def chunks_of(folder: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of all chunks, and the bias' last tables."""
+    found = {}
+    for path in sorted(folder.rglob("*.h5")):
+        for name, values in read_chunk(path).items():
+            found[f"{path.relative_to(folder)} {name}"] = values
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample(small(tmp_path_factory.mktemp("biased") / "run"), progress=False)
+
+
+def test_all_walkers_see_one_bias_recorded_before_its_hills(finished: Path) -> None:
+    """Hills added again, from what the files tell, give the bias of each frame."""
+    variables = BiasVariables.kept(bias_folder(finished))
+    table = BiasTable(variables)
+    for chunk in range(3):
+        files = [read_chunk(chunk_path(finished, walker, chunk)) for walker in range(5)]
+        for frame in range(2):
+            bias = np.array([file["bias"][frame] for file in files])
+            places = np.array([file["variables"][frame] for file in files]) / ANGSTROM_PER_NM
+            if chunk == frame == 0:
+                np.testing.assert_array_equal(bias, 0.0)
+            expected = [interpolated(table, place) * KCAL_PER_KJ for place in places]
+            np.testing.assert_allclose(bias, expected, rtol=1e-6, atol=1e-6)
+            offset = bias_offset(table.energies * KCAL_PER_KJ, 300.0, 8.0)
+            for file in files:
+                assert file["bias_offset"][frame] == pytest.approx(offset, rel=1e-9, abs=1e-12)
+            spread = (8.0 - 1) * BOLTZMANN_KJ * 300.0
+            table.add(places, 8.0 * np.exp(-bias / KCAL_PER_KJ / spread))
+    assert bias.min() > 1  # five walkers' hills of 1.9 kcal/mol each, after five frames
+    kept = read_chunk(bias_folder(finished) / "table-00002.h5")["values"]
+    np.testing.assert_allclose(kept, table.values, rtol=1e-6, atol=1e-6)
+    names = sorted(path.name for path in bias_folder(finished).iterdir())
+    assert names == ["table-00001.h5", "table-00002.h5", "variables.npz"]
+
+
+def test_bead_energies_and_forces_of_a_biased_run_are_unbiased(finished: Path) -> None:
+    from cgfe.all_atom.system import implicit_solvent_system
+
+    chunk = read_chunk(chunk_path(finished, 1, 2))
+    peptide = peptide_from_pdb(finished / "topology.pdb")
+    batched = BatchedSystem(implicit_solvent_system(peptide.topology))
+    walkers = batched.walkers(chunk["positions"] / ANGSTROM_PER_NM)
+    batched.evaluate(walkers)
+    np.testing.assert_allclose(walkers.energies * KCAL_PER_KJ, chunk["energies"], atol=0.02)
+    forces = walkers.forces * (KCAL_PER_KJ / ANGSTROM_PER_NM)
+    np.testing.assert_allclose(forces, chunk["forces"], atol=0.1)
+
+
+def test_interrupted_runs_end_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    """One that stopped after its first chunk, and then lost files as a kill loses them."""
+    folder = tmp_path / "run"
+    sample(small(folder, nanoseconds=0.0002), progress=False)
+    sample(small(folder, processes=2), progress=False)
+    expected = chunks_of(finished)
+    for lost in ((), (3,), range(5)):  # the bias' table is written before the walkers' files
+        for walker in lost:
+            chunk_path(folder, walker, 2).unlink()
+        sample(small(folder), progress=False)
+        found = chunks_of(folder)
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+    chunk_path(folder, 4, 1).unlink()
+    with pytest.raises(InputError, match=r"table-00000\.h5: no such file"):
+        sample(small(folder), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strand_pairs": [[1, 11]]}, "strand_pairs has .1, 11.*from 1 to 10"),
+        ({"strand_pairs": [[0, 3]]}, "strand_pairs has .0, 3.*from 1 to 10"),
+        ({"strand_pairs": [[2, 2]]}, "two different residue numbers"),
+        ({"strand_pairs": []}, "strand_pairs is empty"),
+        ({"bias_factor": 1.0}, "bias_factor is 1.0; expected a value above 1"),
+        ({"hill_height_kj": 0.0}, "hill_height_kj is 0.0; expected a positive value"),
+        ({"distance_max": 2.0}, "distance_max is 2.0; expected a value above distance_min, 3.0"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["batched", "openmm"])
+def test_bad_settings_of_a_bias_are_named(
+    tmp_path: Path, engine: str, changes: dict[str, object], message: str
+) -> None:
+    settings = replace(Metadynamics(), **changes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        sample(small(tmp_path / "run", engine=engine, metadynamics=settings), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_begun_bias_keeps_its_settings_and_walkers(finished: Path) -> None:
+    other = Metadynamics(hill_height_kj=4.0)
+    with pytest.raises(InputError, match="holds a run with another metadynamics"):
+        sample(small(finished, metadynamics=other), progress=False)
+    with pytest.raises(InputError, match="holds a run with another walkers"):
+        sample(small(finished, walkers=6), progress=False)

@@ -1,10 +1,11 @@
 """The batched kernel as the sampler's engine: all walkers in one process, one in each SIMD lane.
 
 Walkers that depend on each other's company advance together always: those that share a vector of
-the kernel (the last bits of their forces do), the replicas of a ladder, all that share a bias. Such a group goes on
-from the first chunk that one of its walkers lacks; the others of the group are computed again with
-it and their files left alone. Each chunk starts from the files of the one before, whether they
-were just written or found, so an interrupted run ends with the same bits as an uninterrupted one.
+the kernel (the last bits of their forces do), the replicas of a ladder, all that share a bias. Such
+a group goes on from the first chunk that one of its walkers lacks; the others of the group are
+computed again with it and their files left alone. Each chunk starts from the files of the one
+before, whether they were just written or found, so an interrupted run ends with the same bits as an
+uninterrupted one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

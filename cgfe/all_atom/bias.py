@@ -132,9 +132,9 @@ class BiasVariables:
 
     def save(self, folder: Path) -> None:
         """Keep the variables, so that a run goes on with the same bits."""
-        with replacing(make_folder(folder) / VARIABLES_FILE) as temporary:
-            with open(temporary, "wb") as file:
-                np.savez(file, **vars(self))
+        path = make_folder(folder) / VARIABLES_FILE
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **vars(self))
 
     @classmethod
     def kept(cls, folder: Path) -> "BiasVariables":

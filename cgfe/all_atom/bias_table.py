@@ -41,7 +41,7 @@ class BiasTable:
 
     Attributes
     ----------
-    values : array (points of the second, points of the first variable, 4)
+    values : array (4, points of the second, points of the first variable)
         V, dV/ds_0, dV/ds_1, d²V/ds_0 ds_1, with variables in units of the spacing; kJ/mol.
     state : ctypes.Structure
         What the kernel reads.
@@ -49,8 +49,7 @@ class BiasTable:
 
     def __init__(self, variables: BiasVariables) -> None:
         self.variables = variables
-        across, along = variables.points[::-1]
-        self.values = np.zeros((across, along, 4))
+        self.values = np.zeros((4, *variables.points[::-1]))
         self._axes = [
             np.linspace(low, high, count)
             for low, high, count in zip(
@@ -80,7 +79,7 @@ class BiasTable:
     @property
     def energies(self) -> NDArray[np.float64]:
         """V at the points (second, first variable), kJ/mol."""
-        return self.values[..., 0]
+        return np.asarray(self.values[0])
 
     def add(self, places: NDArray[np.float64], heights: NDArray[np.float64]) -> None:
         """Add hills, one after the other.
@@ -92,19 +91,23 @@ class BiasTable:
         heights : array (W,)
             kJ/mol.
         """
-        inside = np.clip(places, self.variables.lowest, self.variables.highest)
-        for place, height in zip(inside, heights, strict=True):
-            (rows, second), (columns, first) = (self._gaussian(k, place[k]) for k in (1, 0))
-            # V, dV/ds_0, dV/ds_1 and the mixed one are products of value or slope along each.
-            self.values[rows, columns] += (
-                height * second[:, None, [0, 0, 1, 1]] * first[None, :, [0, 1, 0, 1]]
-            )
+        rows, second = self._gaussians(1, places[:, 1])
+        columns, first = self._gaussians(0, places[:, 0])
+        # V, dV/ds_0, dV/ds_1 and the mixed one are products of value or slope along each.
+        second, first = heights[:, None, None] * second[:, [0, 0, 1, 1]], first[:, [0, 1, 0, 1]]
+        # One by one: a matrix product's bits would depend on the threads of the library.
+        for hill, (row, column) in enumerate(zip(rows, columns, strict=True)):
+            self.values[:, row, column] += second[hill, :, row, None] * first[hill, :, None, column]
 
-    def _gaussian(self, axis: int, place: float) -> tuple[slice, NDArray[np.float64]]:
-        """Return the points that a hill reaches and its value and slope (points, 2) there."""
+    def _gaussians(
+        self, axis: int, places: NDArray[np.float64]
+    ) -> tuple[list[slice], NDArray[np.float64]]:
+        """Return the points that hills reach, and value and slope (W, 2, points) at all points."""
+        low, high = self.variables.lowest[axis], self.variables.highest[axis]
         width, points = self.variables.widths[axis], self._axes[axis]
-        ends = np.searchsorted(points, (place - REACH * width, place + REACH * width))
-        reached = slice(*ends.tolist())
-        away = (points[reached] - place) / width
+        inside = np.clip(places, low, high)
+        ends = np.searchsorted(points, (inside - REACH * width, inside + REACH * width))
+        away = (points - inside[:, None]) / width
         values = np.exp(-0.5 * away**2)
-        return reached, np.stack([values, -away * values * self._spacing[axis] / width], axis=1)
+        slopes = -away * values * self._spacing[axis] / width
+        return [slice(*pair) for pair in ends.T.tolist()], np.stack([values, slopes], axis=1)

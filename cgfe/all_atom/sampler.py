@@ -64,10 +64,12 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
             needed_bytes(config, kernel.atoms),
             f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
         )
-    bias = config.metadynamics and bias_variables(folder, config.metadynamics, peptide.topology)
+    variables = None
+    if config.metadynamics is not None:
+        variables = bias_variables(folder, config.metadynamics, peptide.topology)
     claim_folder(folder, config, peptide, begun)
-    if bias is not None:
-        bias.save(bias_folder(folder))
+    if variables is not None:
+        variables.save(bias_folder(folder))
     if ADAPTIVE in config.starts:
         choose_adaptive(folder, config, peptide)
     if kernel is None:

@@ -12,7 +12,7 @@ struct Bias {
     const double *reference;       // (beads, 3), nm, its centre at the origin; null: no RMSD
     const int32_t *ends;           // (pairs, 2), beads
     const double *weights;         // (pairs, 2)
-    // (points[1], points[0], 4): V, dV/ds_0, dV/ds_1, d²V/ds_0 ds_1, per spacing
+    // (4, points[1], points[0]): V, dV/ds_0, dV/ds_1, d²V/ds_0 ds_1, per spacing
     const double *table;
 };
 
@@ -172,13 +172,13 @@ struct Surface {
     Surface(const Bias &bias, double first, double second) {
         const Cubic x((first - bias.lowest[0]) / bias.spacing[0], bias.points[0]);
         const Cubic y((second - bias.lowest[1]) / bias.spacing[1], bias.points[1]);
+        const size_t row = bias.points[0], plane = row * bias.points[1];
         for (int j = 0; j < 2; ++j)
             for (int i = 0; i < 2; ++i) {
-                const double *at = bias.table +
-                    4 * (size_t(y.first + j) * bias.points[0] + x.first + i);
+                const double *at = bias.table + (y.first + j) * row + x.first + i;
                 for (int n = 0; n < 2; ++n)
                     for (int m = 0; m < 2; ++m) {
-                        const double f = at[2 * n + m];
+                        const double f = at[(2 * n + m) * plane];
                         value += x.weights[i][m] * y.weights[j][n] * f;
                         slopes[0] += x.slopes[i][m] * y.weights[j][n] * f;
                         slopes[1] += x.weights[i][m] * y.slopes[j][n] * f;
