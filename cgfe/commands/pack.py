@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from cgfe.commands.parsing import Parser
 
 EPILOG = """\
-Frames carry equilibrium weights: from the bias of biased runs, from a Markov state model of
-unbiased ones, and where both know a region, from both. Example:
-  cgfe pack --runs runs/reference/* --native folded --output frames.h5
+Frames carry equilibrium weights, of each part from its own walkers: from the bias of biased runs,
+from a Markov state model of unbiased ones, and where both know a region, from both; or none
+(--weights counts) where walkers are so long that their counts are right. Of replica exchange the
+frames of one temperature are taken; a trajectory is then a ladder. Example:
+  cgfe pack --runs runs/reference/chignolin --native folded --every-ps 20 --discard-ns 40 \\
+    --validation 0.25 --test 0.25 --weights counts --output frames.h5
 """
 
 
@@ -25,17 +28,36 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument(
         "--discard-ns",
         type=float,
-        default=1.0,
-        help="dropped from the start of each biased walker, where its bias still grows fast "
-        "(default: %(default)s)",
+        metavar="NS",
+        help="dropped from the start of each walker (default: 1 of biased ones, where the bias "
+        "still grows fast, else 0)",
     )
-    parser.add_argument("--native", help="PDB file of the fold, or 'folded' for the hairpin")
+    parser.add_argument("--native", help="PDB file of the fold, 'folded' or 'helix'")
+    for part in ("validation", "test"):
+        parser.add_argument(
+            f"--{part}",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help=f"share of the walkers that form the {part} split (default: %(default)s, none)",
+        )
     parser.add_argument(
-        "--held-out",
+        "--temperature",
         type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="share of the walkers that form the test split (default: %(default)s, none)",
+        metavar="KELVIN",
+        help="which one of replica exchange (default: the lowest)",
+    )
+    parser.add_argument(
+        "--every-ps",
+        type=float,
+        metavar="PS",
+        help="spacing of the packed frames (default: that of the runs)",
+    )
+    parser.add_argument(
+        "--weights",
+        default="estimated",
+        choices=("estimated", "counts"),
+        help="counts: every frame counts alike (default: %(default)s)",
     )
     options = parser.parse_args(list(words[1:]))
     from pathlib import Path
@@ -46,10 +68,14 @@ def run(words: Sequence[str]) -> None:
     make_folder(Path(options.output).parent)
     frames = pack_runs(
         options.runs,
-        options.force_map,
-        options.discard_ns,
-        options.native,
-        options.held_out,
+        kind=options.force_map,
+        discard_ns=options.discard_ns,
+        native=options.native,
+        validation=options.validation,
+        test=options.test,
+        temperature=options.temperature,
+        every_ps=options.every_ps,
+        weights=options.weights,
         source="cgfe " + " ".join(words),
     )
     frames.save(options.output)
