@@ -36,6 +36,9 @@ class SamplerConfig:
     least certain."""
     scouts: list[str] = field(default_factory=list)
     """Folders of earlier runs that adaptive starts are drawn from (those without a bias)."""
+    continues: str | None = None
+    """File of another run's ends (`cgfe pack --ends`) that its walkers go on from, in place of
+    `starts`; the seed must be another one."""
     walkers: int = 2
     nanoseconds: float = 1.0
     """Length of each walker's trajectory."""
