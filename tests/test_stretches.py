@@ -47,7 +47,7 @@ def test_second_stretch_begins_where_the_first_ended(first: SamplerConfig, tmp_p
         begun = read_chunk(chunk_files(tmp_path / "second", walker)[0])["positions"][0]
         # One step of 4 fs away.
         assert np.abs(begun - (place - place.mean(axis=0))).max() < 0.15
-    with pytest.raises(InputError, match="seed is 1, which .* has used already"):
+    with pytest.raises(InputError, match=r"seed is 1, which .* has used already"):
         sample(replace(second, output=str(tmp_path / "x"), seed=1), progress=False)
     with pytest.raises(InputError, match="is of sequence GYG, the config has GGG"):
         sample(replace(second, output=str(tmp_path / "y"), sequence="GGG"), progress=False)
@@ -70,7 +70,7 @@ def test_stretches_are_joined_by_trajectory(first: SamplerConfig) -> None:
         expected = np.concatenate([one.positions[own], one.positions[own] + 1])
         np.testing.assert_array_equal(both.positions[piece], expected)
     assert both.source.endswith("; second")
-    with pytest.raises(InputError, match="second and .* differ in temperature_kelvin; not joined"):
+    with pytest.raises(InputError, match=r"second and .* differ in temperature_kelvin; not joined"):
         join([one, replace(other, temperature_kelvin=310.0)])
     with pytest.raises(InputError, match="only one has forces"):
         join([one, replace(other, forces=None)])

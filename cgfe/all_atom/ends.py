@@ -1,8 +1,8 @@
 """Where the walkers of a run ended, in one small file: what another machine needs to go on.
 
-A run's own chunks hold all atoms and are large. What is kept of a run that goes on elsewhere are its
-packed frames (`cgfe pack`) and its ends (`cgfe pack --ends`); the run that goes on is another one
-(`continues` in its config, and another seed), and the packed frames of both are joined afterwards.
+A run's own chunks hold all atoms and are large. What is kept of a run that goes on elsewhere are
+its packed frames (`cgfe pack`) and its ends (`cgfe pack --ends`); the run that goes on is another
+one (`continues` in its config, and another seed), and the packed frames of both are then joined.
 """
 
 from pathlib import Path
