@@ -72,6 +72,9 @@ class CGFrames:
     """(N,); from the residue names when left empty"""
     forces: NDArray[np.float32] | None = None
     """(F, N, 3)"""
+    force_standard_errors: NDArray[np.float32] | None = None
+    """(F, N, 3), of forces that are means: half the difference of two halves' means, without
+    sign, so that only its mean square over many components is sharp"""
     all_atom_energies: NDArray[np.float64] | None = None
     """(F,)"""
     weights: NDArray[np.float64] | None = None
@@ -177,7 +180,8 @@ class CGFrames:
 
     @property
     def _steps(self) -> dict[str, float]:
-        return {"positions": self.position_step, "forces": self.force_step}
+        steps = {"positions": self.position_step, "forces": self.force_step}
+        return {**steps, "force_standard_errors": self.force_step}
 
     def topology(self) -> mdtraj.Topology:
         """Return a Cα topology, with which mdtraj opens trajectories of these beads."""
@@ -202,6 +206,7 @@ def alpha_carbon_topology(
 _REQUIRED = ("positions", "trajectory_index", "masses", "bonds", "bead_types")
 _OPTIONAL = (
     "forces",
+    "force_standard_errors",
     "all_atom_energies",
     "weights",
     "bias_log_weights",

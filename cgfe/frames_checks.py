@@ -27,6 +27,7 @@ def check_frames(frames: "CGFrames") -> None:
     count, beads = shape[:2]
     expected: dict[str, tuple[int, ...]] = {
         "forces": shape,
+        "force_standard_errors": shape,
         "trajectory_index": (count,),
         "all_atom_energies": (count,),
         "weights": (count,),
@@ -45,7 +46,8 @@ def check_frames(frames: "CGFrames") -> None:
                 f"{name}: {key} have shape {values.shape}, but positions have shape {shape}; "
                 f"expected {wanted}."
             )
-    for key in ("positions", "forces", "all_atom_energies", "weights", "masses"):
+    numbers = ("positions", "forces", "force_standard_errors", "all_atom_energies")
+    for key in (*numbers, "weights", "masses"):
         values = getattr(frames, key)
         for start in range(0, 0 if values is None else len(values), FRAMES_AT_ONCE):
             finite = np.isfinite(values[start : start + FRAMES_AT_ONCE])

@@ -1,13 +1,27 @@
 """Mean forces against a potential of mean force that is known exactly."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import openmm
 import pytest
 from scipy.stats import chi2
 
 from cgfe.all_atom.batched import BatchedSystem
-from cgfe.all_atom.mean_forces import Averaging, nearest_frames, spread_choice, summary
+from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.mean_forces import (
+    Averaging,
+    MeanForces,
+    nearest_frames,
+    spread_choice,
+    summary,
+)
+from cgfe.all_atom.mean_forces_run import sample_mean_forces
+from cgfe.all_atom.pack import pack_runs
+from cgfe.all_atom.sampler import sample
 from cgfe.errors import InputError
+from cgfe.frames import CGFrames
 from cgfe.mapping import CarbonAlphaMapping
 from cgfe.metrics import rmsd
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
@@ -68,8 +82,6 @@ def test_steered_beads_end_where_they_should(averaging: Averaging) -> None:
     positions[:, 2, 0] = 1.5
     targets = np.zeros((4, 2, 3))
     targets[:, 1, 1] = [1.0, 2.0, 3.0, 4.0]
-    from dataclasses import replace
-
     steering = replace(averaging, steer_ps=1.0)
     means, errors = steering.forces(positions, np.arange(4, dtype=np.uint64), targets)
     stiffness = SPRINGS[0] * SPRINGS[1] / sum(SPRINGS) * KCAL_PER_KJ / ANGSTROM_PER_NM**2
@@ -80,14 +92,17 @@ def test_steered_beads_end_where_they_should(averaging: Averaging) -> None:
 def test_thin_bins_are_chosen_as_often_as_full_ones() -> None:
     bins = np.repeat([0, 1, 2], [10_000, 100, 10])
     chosen = spread_choice(bins, 600, 0.5, 0)
-    assert len(np.unique(chosen)) == 600
-    counts = np.bincount(bins[chosen])
-    # 300 are spread: all 10 of the thinnest, 100 of the next, 190 of the full one; 300 at random.
+    assert len(np.unique(chosen.rows)) == 600
+    counts = np.bincount(bins[chosen.rows])
+    # 300 are spread: all 10 of the thinnest, all 100 of the next, 190 of the full one.
     assert counts[2] == 10
     assert counts[1] == 100
-    np.testing.assert_array_equal(chosen, spread_choice(bins, 600, 0.5, 0))
-    at_random = np.bincount(bins[spread_choice(bins, 600, 0.0, 1)], minlength=3)
-    assert at_random[0] > 560
+    np.testing.assert_array_equal(chosen.rows, spread_choice(bins, 600, 0.5, 0).rows)
+    # Weighted, they stand for all frames.
+    shares = np.bincount(bins[chosen.rows], chosen.weights) / 600
+    np.testing.assert_allclose(shares, np.bincount(bins) / len(bins), rtol=1e-6)
+    at_random = spread_choice(bins, 600, 0.0, 1)
+    np.testing.assert_allclose(at_random.weights, 1.0)
     with pytest.raises(InputError, match="20000 configurations are asked of 10110 frames"):
         spread_choice(bins, 20_000, 0.5, 0)
 
@@ -102,3 +117,126 @@ def test_nearest_frame_is_the_one_that_was_turned() -> None:
     assert rows.tolist() == [7, 2]
     assert np.abs(turned - beads[rows]).max() < 0.1
     assert rmsd(turned[:1], targets[0])[0] < 1e-6
+
+
+@pytest.fixture(scope="module")
+def run_of_walkers(tmp_path_factory: pytest.TempPathFactory) -> SamplerConfig:
+    folder = tmp_path_factory.mktemp("runs")
+    config = SamplerConfig(
+        output=str(folder / "walkers"),
+        sequence="GYDG",
+        walkers=4,
+        nanoseconds=0.1,
+        equilibration_ps=1.0,
+        frame_interval_ps=0.4,
+        engine="batched",
+    )
+    sample(config, progress=False)
+    return config
+
+
+def averaged(config: SamplerConfig, output: Path, **settings: object) -> SamplerConfig:
+    values: dict[str, object] = {"configurations": [90, 6, 4], "average_ps": 0.8, "settle_ps": 0.1}
+    return replace(
+        config,
+        output=str(output),
+        mean_forces=MeanForces(runs=[config.output], **{**values, **settings}),  # type: ignore[arg-type]
+    )
+
+
+def test_run_goes_on_with_the_same_bits(run_of_walkers: SamplerConfig, tmp_path: Path) -> None:
+    config = averaged(run_of_walkers, tmp_path / "whole")
+    path = sample_mean_forces(config, progress=False)
+    frames = CGFrames.load(path)
+    assert len(frames) == 100
+    assert frames.force_standard_errors is not None
+    assert frames.forces is not None
+    # Two walkers train, one is for validation and one for test, each with its own frames.
+    counts = np.bincount(frames.trajectory_index)
+    assert counts[frames.validation_trajectories].tolist() == [6]
+    assert counts[frames.test_trajectories].tolist() == [4]
+    assert frames.weights is not None
+    assert frames.weights.mean() == pytest.approx(1)
+    before = np.array(frames.forces)
+    (tmp_path / "whole" / "piece-00001.h5").unlink()
+    path.unlink()
+    again = CGFrames.load(sample_mean_forces(replace(config, processes=1), progress=False))
+    np.testing.assert_array_equal(again.forces, before)
+    with pytest.raises(InputError, match="holds a run with another mean_forces"):
+        sample_mean_forces(
+            averaged(run_of_walkers, tmp_path / "whole", average_ps=0.4), progress=False
+        )
+
+
+def test_mean_forces_are_the_mean_of_many_frames_forces(
+    run_of_walkers: SamplerConfig, tmp_path: Path
+) -> None:
+    """At frames of a run, averaged forces have the mean of instantaneous ones, with less noise."""
+    config = averaged(
+        run_of_walkers, tmp_path / "run", configurations=[400, 0, 0], thin_share=0.0,
+        validation_share=0.0, test_share=0.0, average_ps=2.0,
+    )  # fmt: skip
+    frames = CGFrames.load(sample_mean_forces(config, progress=False))
+    instantaneous = pack_runs([run_of_walkers.output])
+    assert frames.forces is not None
+    assert instantaneous.forces is not None
+    # Projected on the bond of the first two beads, which does not turn with the molecule.
+    along = []
+    for positions, forces in (
+        (frames.positions, frames.forces),
+        (instantaneous.positions, instantaneous.forces),
+    ):
+        bond = positions[:, 1] - positions[:, 0]
+        unit = bond / np.linalg.norm(bond, axis=1, keepdims=True)
+        along.append(((forces[:, 1] - forces[:, 0]) * unit).sum(axis=1))
+    # Frames of a bond 0.4 ps apart are nearly independent.
+    error = np.hypot(*(values.std() / np.sqrt(len(values)) for values in along))
+    assert along[0].mean() - along[1].mean() == pytest.approx(0, abs=4 * error)
+    # What is left is the mean force itself: its square is smaller by the thermal noise's.
+    assert np.mean(frames.forces**2) < 0.85 * np.mean(instantaneous.forces**2)
+
+
+def test_configurations_of_a_frames_file_are_steered_to(
+    run_of_walkers: SamplerConfig, tmp_path: Path
+) -> None:
+    packed = pack_runs([run_of_walkers.output])
+    path = tmp_path / "frames.h5"
+    packed.save(path)
+    config = averaged(
+        run_of_walkers, tmp_path / "steered", frames=str(path), steer_ps=0.4,
+        configurations=[5, 0, 0],
+    )  # fmt: skip
+    frames = CGFrames.load(sample_mean_forces(config, progress=False))
+    assert len(frames) == 5
+    for positions in frames.positions.astype(float):
+        assert rmsd(packed.positions.astype(float), positions).min() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"configurations": [10, 10]}, r"configurations is \[10, 10\]; expected three numbers"),
+        ({"configurations": [5000, 0, 0]}, "5000 configurations are asked of 500 frames"),
+        ({"thin_share": 1.5}, "thin_share is 1.5, expected 0 to 1"),
+        ({"average_ps": 0.0}, "average_ps is 0; expected above 0"),
+        ({"settle_ps": -1.0}, "settle_ps is -1, below 0"),
+    ],
+)
+def test_bad_settings_are_named(
+    run_of_walkers: SamplerConfig, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        sample_mean_forces(averaged(run_of_walkers, tmp_path / "bad", **settings), progress=False)
+
+
+def test_runs_that_do_not_fit_are_named(run_of_walkers: SamplerConfig, tmp_path: Path) -> None:
+    config = averaged(run_of_walkers, tmp_path / "bad")
+    assert config.mean_forces is not None
+    missing = replace(config, mean_forces=replace(config.mean_forces, runs=[str(tmp_path)]))
+    with pytest.raises(InputError, match="no sampler run"):
+        sample_mean_forces(missing, progress=False)
+    with pytest.raises(InputError, match="mean_forces and temperatures_kelvin exclude each other"):
+        replace(config, temperatures_kelvin=[300.0, 310.0], exchange_interval_ps=0.4).check()
+    other = replace(config, sequence="GGGGG")
+    with pytest.raises(InputError, match="atoms, expected"):
+        sample_mean_forces(other, progress=False)

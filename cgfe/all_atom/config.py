@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from cgfe.all_atom.bias import Metadynamics
+from cgfe.all_atom.mean_forces import MeanForces
 from cgfe.all_atom.system import (
     FORCE_FIELDS,
     Peptide,
@@ -35,6 +36,9 @@ class SamplerConfig:
     populations are least certain."""
     scouts: list[str] = field(default_factory=list)
     """Folders of earlier runs that adaptive starts are drawn from (those without a bias)."""
+    continues: str | None = None
+    """File of another run's ends (`cgfe pack --ends`) that its walkers go on from, in place of
+    `starts`; the seed must be another one."""
     walkers: int = 2
     nanoseconds: float = 1.0
     """Length of each walker's trajectory."""
@@ -59,6 +63,8 @@ class SamplerConfig:
     """Dynamics after minimisation, before the first frame."""
     metadynamics: Metadynamics | None = None
     """Well-tempered metadynamics on Cα positions, one bias shared by all walkers."""
+    mean_forces: MeanForces | None = None
+    """Forces averaged at fixed beads, at configurations of earlier runs, in place of walkers."""
     processes: int = 0
     """Threads of the batched engine, or walkers that OpenMM runs at the same time; 0 means one per
     CPU core (of OpenMM's walkers one in all on a GPU)."""
@@ -92,6 +98,8 @@ class SamplerConfig:
             raise InputError("adaptive starts need scouts: the folders of earlier runs.")
         if self.temperatures_kelvin is not None:
             self._check_exchange(self.temperatures_kelvin)
+        if self.mean_forces is not None:
+            self._check_mean_forces(self.mean_forces)
 
     def _check_exchange(self, temperatures: list[float]) -> None:
         if len(temperatures) < 2:
@@ -119,6 +127,12 @@ class SamplerConfig:
             )
         if self.metadynamics is not None:
             raise InputError("temperatures_kelvin and metadynamics exclude each other; drop one.")
+
+    def _check_mean_forces(self, settings: MeanForces) -> None:
+        settings.check()
+        others = ("metadynamics", "temperatures_kelvin")
+        for name in (name for name in others if getattr(self, name) is not None):
+            raise InputError(f"mean_forces and {name} exclude each other; drop one.")
 
     @property
     def steps_per_frame(self) -> int:

@@ -156,9 +156,24 @@ class Averaging:
             self.kernel.advance(walkers, dynamics, self.threads)
 
 
-def spread_choice(
-    bins: NDArray[np.integer], count: int, thin_share: float, seed: int
-) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Choice:
+    """Frames chosen among many.
+
+    Attributes
+    ----------
+    rows : int array (C,)
+        Ascending.
+    weights : array (C,)
+        Inverse chance of each to be chosen, mean 1: weighted means over the choice are means over
+        all frames.
+    """
+
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+def spread_choice(bins: NDArray[np.integer], count: int, thin_share: float, seed: int) -> Choice:
     """Choose frames by their bins: some at random, some spread over all visited bins.
 
     Parameters
@@ -169,11 +184,6 @@ def spread_choice(
     thin_share : float
         Share of the choice that takes every visited bin as often, as far as its frames go.
     seed : int
-
-    Returns
-    -------
-    array (count,)
-        Rows, ascending, each at most once.
 
     Raises
     ------
@@ -189,14 +199,18 @@ def spread_choice(
     order = random.permutation(len(bins))
     # A frame's turn: how many of its bin come before it. First turns of all bins go first.
     by_bin = np.argsort(bins[order], kind="stable")
-    sorted_bins = bins[order][by_bin]
-    first = np.searchsorted(sorted_bins, sorted_bins)
+    in_order = bins[order][by_bin]
     turn = np.empty(len(bins), dtype=np.int64)
-    turn[by_bin] = np.arange(len(bins)) - first
+    turn[by_bin] = np.arange(len(bins)) - np.searchsorted(in_order, in_order)
     thin = order[np.argsort(turn, kind="stable")][: round(thin_share * count)]
     rest = np.setdiff1d(np.arange(len(bins)), thin)
-    others = random.choice(rest, size=count - len(thin), replace=False)
-    return np.sort(np.concatenate([thin, others]))
+    rows = np.concatenate([thin, random.choice(rest, size=count - len(thin), replace=False)])
+    rows.sort()
+    most = int(bins.max()) + 1
+    by_turn = np.bincount(bins[thin], minlength=most) / np.bincount(bins, minlength=most).clip(1)
+    at_random = (count - len(thin)) / max(1, len(rest))
+    chance = by_turn[bins[rows]] + (1 - by_turn[bins[rows]]) * at_random
+    return Choice(rows, (1 / chance) / np.mean(1 / chance))
 
 
 def nearest_frames(

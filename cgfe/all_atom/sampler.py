@@ -16,6 +16,7 @@ from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
+from cgfe.all_atom.ends import load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
 from cgfe.all_atom.starts import choose_adaptive
@@ -54,7 +55,7 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     config.check()
     peptide = peptide_of(config)
     folder = Path(config.output)
-    begun = _begun_config(folder)
+    begun = begun_config(folder)
     platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     kernel = _chosen_kernel(config, peptide, platform, begun)
     config = replace(config, engine="openmm" if kernel is None else "batched")
@@ -63,7 +64,9 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
             needed_bytes(config, kernel.atoms),
             f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
         )
-    _claim_folder(folder, config, peptide, begun)
+    if config.continues is not None:
+        load_ends(config)  # what is wrong with it is said before the folder is taken
+    claim_folder(folder, config, peptide, begun)
     if ADAPTIVE in config.starts:
         choose_adaptive(folder, config, peptide)
     if kernel is None:
@@ -91,8 +94,12 @@ def _chosen_kernel(
     kernel, why_not = None, "it was asked for"
     if engine != "openmm":
         kernel, why_not = _kernel(config, peptide, platform if engine == "auto" else "CPU")
-    if kernel is None and (engine == "batched" or config.temperatures_kelvin):
-        what = "engine batched" if engine == "batched" else "replica exchange"
+    needs = {
+        "engine batched": engine == "batched",
+        "replica exchange": config.temperatures_kelvin is not None,
+        "a run that continues another": config.continues is not None,
+    }
+    for what in (what for what, holds in needs.items() if holds and kernel is None):
         raise InputError(f"{what} cannot sample this: {why_not}")
     if engine == "auto":
         chosen = f"OpenMM ({platform}): {why_not}" if kernel is None else "the batched kernel"
@@ -121,7 +128,7 @@ def _kernel(
         return None, str(error)
 
 
-def _begun_config(folder: Path) -> dict[str, Any] | None:
+def begun_config(folder: Path) -> dict[str, Any] | None:
     """Return the config of the run that a folder holds already, all keys filled in."""
     path = folder / "config.yaml"
     if not path.exists():
@@ -135,7 +142,7 @@ def _begun_config(folder: Path) -> dict[str, Any] | None:
     return {str(key): value for key, value in {**known, **old}.items()}
 
 
-def _claim_folder(
+def claim_folder(
     folder: Path, config: SamplerConfig, peptide: Peptide, begun: dict[str, Any] | None
 ) -> None:
     """Write config and topology, or check that the folder belongs to the same physics."""

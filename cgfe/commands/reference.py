@@ -1,4 +1,4 @@
-"""`cgfe reference`: sample an all-atom peptide with OpenMM."""
+"""`cgfe reference`: sample an all-atom peptide, or average forces at its configurations."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,9 @@ from cgfe.commands.parsing import Parser
 from cgfe.errors import InputError
 
 EPILOG = """\
+Walkers in implicit solvent run in the vector registers of the CPU where a compiler is there, others
+by OpenMM (key `engine`). Replica exchange: key `temperatures_kelvin`; a bias: `metadynamics`; mean
+forces at the frames of earlier runs: `mean_forces`.
 Any key of the config can be set behind it, for example
   cgfe reference --config configs/reference/chignolin.yaml walkers=4 nanoseconds=10
 Kill it at any time: the same command goes on where it stopped. Then
@@ -20,7 +23,7 @@ Kill it at any time: the same command goes on where it stopped. Then
 
 def run(words: Sequence[str]) -> None:
     """Sample as the command line says."""
-    parser = Parser("reference", "Sample an all-atom peptide with OpenMM.", EPILOG)
+    parser = Parser("reference", "Sample an all-atom peptide.", EPILOG)
     parser.add_argument("--config", required=True, help="YAML file, see configs/reference")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="override the config")
@@ -40,5 +43,10 @@ def run(words: Sequence[str]) -> None:
         first_line = str(error).splitlines()[0]
         raise InputError(f"{options.config}: {first_line}.") from None
     assert isinstance(config, SamplerConfig)
+    if config.mean_forces is not None:
+        from cgfe.all_atom.mean_forces_run import sample_mean_forces
+
+        print(f"mean forces: {sample_mean_forces(config, progress=not options.quiet)}")
+        return
     folder = sample(config, progress=not options.quiet)
     print(f"sampled: {folder} ({config.walkers} walkers of {config.nanoseconds:g} ns)")
