@@ -1,7 +1,7 @@
 # make train   set up, train on the embedded chignolin set, end with the report's name
 # make test    set up and pass the tests
 # make lint    ruff and mypy
-# make data    sample chignolin again, in small (minutes); make data-full: the whole set (hours)
+# make data    sample chignolin again, in small (minutes); make data-full: the whole set (ten hours)
 # make bench   set up and measure everything (ten minutes; BENCH=--quick: less of it)
 # make report  draw the newest run's report again
 
@@ -40,19 +40,17 @@ $(VENV)/.bench: $(VENV)/.ready
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH)
 
+PACK := $(BIN)/cgfe pack --native folded --validation 0.25 --test 0.25
+
 data: setup
-	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml output=runs/data/metadynamics nanoseconds=0.5
-	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml output=runs/data/unbiased nanoseconds=0.2 walkers=4 'starts=[folded,runs/data/metadynamics]'
-	$(BIN)/cgfe pack --runs runs/data/metadynamics runs/data/unbiased --native folded --discard-ns 0.1 --output runs/data/chignolin.h5
+	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml output=runs/data/chignolin nanoseconds=1 frame_interval_ps=2
+	$(PACK) --runs runs/data/chignolin --output runs/data/chignolin.h5
 
 data-full: setup
-	$(BIN)/cgfe reference --config configs/reference/chignolin_metadynamics.yaml
 	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml
-	$(BIN)/cgfe pack --runs runs/reference/chignolin --native folded --output runs/reference/unbiased.h5
-	$(BIN)/cgfe reference --config configs/reference/chignolin_tics.yaml
-	$(BIN)/cgfe reference --config configs/reference/chignolin_adaptive.yaml
-	$(BIN)/cgfe reference --config configs/reference/chignolin_adaptive.yaml output=runs/reference/chignolin_round2 seed=12 'scouts=[runs/reference/chignolin,runs/reference/chignolin_round1]'
-	$(BIN)/cgfe pack --runs runs/reference/chignolin* --native folded --held-out 0.1 --output runs/reference/frames.h5
+	$(BIN)/cgfe reference --config configs/reference/chignolin_exchange.yaml
+	$(PACK) --runs runs/reference/chignolin --every-ps 20 --discard-ns 40 --weights counts --output runs/reference/frames.h5
+	$(BIN)/cgfe pack --native folded --runs runs/reference/chignolin_exchange --temperature 300 --output runs/reference/exchange.h5
 	$(BIN)/cgfe reference-report runs/reference/frames.h5 --output runs/reference/convergence.html
 
 report: setup

@@ -255,7 +255,7 @@ def _read(
     arrays: dict[str, Any] = {
         key: mapped[key] if key in mapped else read_rows(file[key]) for key in keys
     }
-    steps = {
+    steps: dict[str, Any] = {
         field: float(file[key].attrs.get(STEP, 0.0))
         for key, field in (("positions", "position_step"), ("forces", "force_step"))
         if key in file

@@ -183,7 +183,6 @@ def combined_weights(
     positions: Sequence[NDArray[np.floating]],
     log_weights: Sequence[FloatArray | None],
     frame_interval_ps: float,
-    held_out: Sequence[int] = (),
     seed: int = 0,
 ) -> FloatArray:
     """Return one weight per frame, mean 1, for all trajectories in order.
@@ -197,9 +196,6 @@ def combined_weights(
     log_weights : sequence of array (f,) or None
         Log weights of a biased trajectory's frames, comparable between trajectories; None for
         an unbiased one.
-    held_out : sequence of int
-        Trajectories that nothing is fitted to: their frames share the populations that the
-        others give.
 
     Raises
     ------
@@ -209,20 +205,8 @@ def combined_weights(
     if all(log is not None for log in log_weights):
         own = _own([Piece(np.zeros(0, dtype=np.int64), log) for log in log_weights])
         return own / own.mean()
-    kept = [k for k in range(len(positions)) if k not in held_out]
-    model = StateWeights.fit(
-        [positions[k] for k in kept], [log_weights[k] for k in kept], frame_interval_ps, seed
-    )
-    population = model.populations()
-    weights = [np.zeros(0)] * len(positions)
-    of_kept = frame_weights(model.pieces, population)
-    ends = np.cumsum([len(positions[k]) for k in kept])
-    for k, own in zip(kept, np.split(of_kept, ends[:-1]), strict=True):
-        weights[k] = own
-    for k in held_out:
-        weights[k] = frame_weights([Piece(model.states.assign(positions[k]))], population)
-    every = np.concatenate(weights)
-    return np.asarray(every / every.mean())
+    model = StateWeights.fit(positions, log_weights, frame_interval_ps, seed)
+    return frame_weights(model.pieces, model.populations())
 
 
 def _own(biased: Sequence[Piece]) -> FloatArray:

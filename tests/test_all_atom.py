@@ -12,14 +12,15 @@ import h5py
 import numpy as np
 import openmm
 import pytest
+from omegaconf import OmegaConf
 
 from cgfe.all_atom import adaptive
 from cgfe.all_atom.bias import BiasVariables, Metadynamics, bias_offset
 from cgfe.all_atom.openmm_bias import SharedBias
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files, sample
-from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import (
+    HAIRPIN,
     alpha_carbons,
     implicit_solvent_system,
     peptide_from_pdb,
@@ -89,25 +90,27 @@ def small(folder: Path, **settings: object) -> SamplerConfig:
         "chunk_frames": 5,
         "equilibration_ps": 0.4,
         "processes": 1,
+        "engine": "openmm",
     }
     return SamplerConfig(**{**values, **settings})  # type: ignore[arg-type]
 
 
-def contents(folder: Path) -> dict[str, np.ndarray]:
+def contents(folder: Path, walker: int) -> dict[str, np.ndarray]:
     found = {}
-    for path in chunk_files(folder, 0):
+    for path in chunk_files(folder, walker):
         with h5py.File(path) as file:
             found |= {f"{path.name}/{key}": file[key][()] for key in file}
     return found
 
 
-def test_killed_sampler_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    sample(small(tmp_path / "whole"), progress=False)
+@pytest.mark.parametrize("engine", ["openmm", "batched"])
+def test_killed_sampler_goes_on_as_if_nothing_had_happened(tmp_path: Path, engine: str) -> None:
+    """Bit for bit; the batched engine with another number of threads, too."""
+    size = {"openmm": {"walkers": 2}, "batched": {"walkers": 20, "nanoseconds": 0.05}}[engine]
+    sample(small(tmp_path / "whole", engine=engine, **{**size, "processes": 2}), progress=False)
+    killed = small(tmp_path / "killed", engine=engine, **size)
     config = tmp_path / "config.yaml"
-    config.write_text(
-        f"{{output: {tmp_path / 'killed'}, sequence: GYG, walkers: 2, nanoseconds: 0.02, "
-        "chunk_frames: 5, equilibration_ps: 0.4, processes: 1}"
-    )
+    OmegaConf.save(OmegaConf.structured(killed), config)
     command = [sys.executable, "-m", "cgfe", "reference", "--quiet", "--config", str(config)]
     process = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -116,14 +119,22 @@ def test_killed_sampler_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> No
     process.kill()
     process.wait()
     _wait_until_gone(process.pid, deadline)
-    assert 1 <= len(chunk_files(tmp_path / "killed", 0)) < 4, "killed too late to show anything"
-    assert not chunk_files(tmp_path / "killed", 1), "a walker was begun after the kill"
+    done = len(chunk_files(tmp_path / "killed", 0))
+    assert 1 <= done < killed.chunks, "killed too late to show anything"
+    if engine == "openmm":
+        assert not chunk_files(tmp_path / "killed", 1), "a walker was begun after the kill"
+    else:
+        # As if the kill had come between the files of one chunk.
+        for walker in range(5, killed.walkers):
+            for path in chunk_files(tmp_path / "killed", walker):
+                path.unlink()
     subprocess.run(command, check=True, timeout=120)
-    whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    assert len(whole) == 4 * 5
-    for key in whole:
-        np.testing.assert_array_equal(resumed[key], whole[key], err_msg=key)
+    for walker in {0, 1, killed.walkers - 1}:
+        whole, resumed = (contents(tmp_path / run, walker) for run in ("whole", "killed"))
+        assert whole.keys() == resumed.keys()
+        assert len(whole) == killed.chunks * 5
+        for key in whole:
+            np.testing.assert_array_equal(resumed[key], whole[key], err_msg=key)
 
 
 def _wait_until_gone(group: int, deadline: float) -> None:
@@ -170,7 +181,7 @@ def test_coil_and_run_starts_are_spread(tmp_path: Path) -> None:
     sample(spread, progress=False)
     frames = pack_runs([tmp_path / "scout", tmp_path / "spread"])
     assert len(frames.trajectory_slices()) == 4
-    with pytest.raises(InputError, match="none of extended, coil, folded"):
+    with pytest.raises(InputError, match="none of extended, coil, melted, helix, folded"):
         sample(small(tmp_path / "x", starts=["nowhere"]), progress=False)
 
 

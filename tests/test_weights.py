@@ -75,23 +75,6 @@ def test_unbiased_trajectories_alone_are_weighted_by_their_kinetics() -> None:
     assert weights[flat].sum() / weights.sum() == pytest.approx(FOLDED_SHARE, abs=0.15)
 
 
-def test_held_out_trajectories_change_no_other_weight() -> None:
-    random = np.random.default_rng(5)
-    paths = [two_state(400, 0.03, random) for _ in range(12)]
-    positions = [chain(path, random) for path in paths]
-    weights = combined_weights(positions, [None] * 12, 1.0, held_out=[3])
-    changed = list(positions)
-    changed[3] = chain(np.ones(400, dtype=bool), random)
-    again = combined_weights(changed, [None] * 12, 1.0, held_out=[3])
-    others = np.arange(len(weights)) // 400 != 3
-    np.testing.assert_allclose(
-        weights[others] / weights[others].mean(), again[others] / again[others].mean()
-    )
-    held = weights[~others]
-    # Half of the time in each state: its frames are weighted as the others say.
-    assert held[paths[3]].sum() / held.sum() == pytest.approx(0.5, abs=0.2)
-
-
 def test_the_more_certain_way_counts_more() -> None:
     """A state that biased pieces agree on and unbiased ones do not follows the bias."""
     random = np.random.default_rng(3)

@@ -27,6 +27,7 @@ from cgfe.all_atom.chunks import (
     write_chunk,
 )
 from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.ends import load_ends
 from cgfe.all_atom.exchange import ExchangeReport, ReplicaExchange
 from cgfe.all_atom.metadynamics import SharedHills
 from cgfe.all_atom.progress import SamplingBar, ending_on_sigterm, sampling_bar
@@ -181,10 +182,13 @@ class BatchedRun:
         self, numbers: Sequence[int], chunk: int
     ) -> tuple[Walkers, dict[str, NDArray[Any]] | None]:
         """Return the walkers as the last chunk's files have them, and the `end_...` arrays."""
-        if chunk == 0:
+        if chunk == 0 and self.config.continues is None:
             return started(self.config, self.peptide, self.kernel, numbers), None
-        files = [read_end(chunk_path(self.folder, walker, chunk - 1)) for walker in numbers]
-        last = {name: np.array([file[name] for file in files]) for name in files[0]}
+        if chunk == 0:
+            last = {name: ends[list(numbers)] for name, ends in load_ends(self.config).items()}
+        else:
+            files = [read_end(chunk_path(self.folder, walker, chunk - 1)) for walker in numbers]
+            last = {name: np.array([file[name] for file in files]) for name in files[0]}
         walkers = self.kernel.walkers(last["end_positions"])
         walkers.velocities = last["end_velocities"]
         walkers.temperatures = np.full(len(numbers), self.config.temperature_kelvin)

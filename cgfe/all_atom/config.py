@@ -31,11 +31,14 @@ class SamplerConfig:
     starts: list[str] = field(default_factory=lambda: ["extended"])
     """Walker w starts from starts[w % len(starts)], replica r of ladder l from
     starts[(l + r) % len(starts)]: `extended`, `coil` (100 ps at 600 K), `melted` (150 ps at 700 K,
-    then cooled), `folded` (the embedded chignolin hairpin), a PDB file, the folder of an earlier
-    run, whose frames are spread, or `adaptive`: frames of `scouts` from where the populations are
-    least certain."""
+    then cooled), `helix`, `folded` (the embedded chignolin hairpin), a PDB file, the folder of an
+    earlier run, whose frames are spread, or `adaptive`: frames of `scouts` from where the
+    populations are least certain."""
     scouts: list[str] = field(default_factory=list)
     """Folders of earlier runs that adaptive starts are drawn from (those without a bias)."""
+    continues: str | None = None
+    """File of another run's ends (`cgfe pack --ends`) that its walkers go on from, in place of
+    `starts`; the seed must be another one."""
     walkers: int = 2
     nanoseconds: float = 1.0
     """Length of each walker's trajectory."""

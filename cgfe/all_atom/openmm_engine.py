@@ -14,7 +14,6 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from cgfe.all_atom.batched import usable_cores
 from cgfe.all_atom.bias import BiasVariables, bias_folder
 from cgfe.all_atom.chunks import (
     chunk_files,
@@ -41,6 +40,8 @@ from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
 def sample_with_openmm(config: SamplerConfig, platform: str, progress: bool) -> None:
     """Run all walkers to their end in worker processes."""
+    from cgfe.all_atom.batched import usable_cores  # the workers have no use for torch
+
     # A bias has contexts of its own inside, which take their number of threads from here.
     os.environ.setdefault("OPENMM_CPU_THREADS", "1")
     on_cpu = platform in ("CPU", "Reference")

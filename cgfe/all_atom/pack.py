@@ -1,76 +1,85 @@
-"""From sampler runs to one CGFrames: map every chunk, attach weights, round, record the origin."""
+"""From sampler runs to one CGFrames: map every chunk, deal walkers out, attach weights."""
 
-import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from openmm import app
 from tqdm import tqdm
 
-from cgfe.all_atom.sampler import SamplerConfig, chunk_files
-from cgfe.all_atom.starts import HAIRPIN
+from cgfe import __version__
+from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.dealing import dealt
+from cgfe.all_atom.mapped import (
+    FORCE_STEP,
+    POSITION_STEP,
+    MappedTrajectory,
+    fit_mapping,
+    mapped,
+)
+from cgfe.all_atom.sampled import SampledTrajectory, open_runs
 from cgfe.all_atom.system import (
     FORCE_FIELDS,
+    HAIRPIN,
     alpha_carbons,
-    implicit_solvent_system,
+    bead_bonds,
+    bead_residues,
     peptide_from_pdb,
+    peptide_from_sequence,
 )
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
 from cgfe.frames import RESIDUE_MASSES, CGFrames
-from cgfe.mapping import CarbonAlphaMapping, MapKind
-from cgfe.units import ANGSTROM_PER_NM, thermal_energy
+from cgfe.mapping import MapKind
+from cgfe.units import ANGSTROM_PER_NM
 from cgfe.weights import combined_weights
 
 log = logging.getLogger(__name__)
 
-# Steps that positions (Å) and forces (kcal/mol/Å) are rounded to: 300 times below the thermal
-# motion of a bond and 800 times below the noise of a mapped force, and half the file's size.
-POSITION_STEP = 2.0**-10
-FORCE_STEP = 2.0**-6
-MAP_FRAMES = 4000
-
-
-@dataclass(frozen=True)
-class _Run:
-    folder: Path
-    config: SamplerConfig
-
-    @property
-    def walkers(self) -> list[list[Path]]:
-        chunks = [chunk_files(self.folder, walker) for walker in range(self.config.walkers)]
-        return [paths for paths in chunks if paths]
+WeightKind = Literal["estimated", "counts"]
 
 
 def pack_runs(
     folders: Sequence[str | Path],
     kind: MapKind = "optimal",
-    discard_ns: float = 0.0,
+    discard_ns: float | None = None,
     native: str | None = None,
-    held_out: float = 0.0,
+    validation: float = 0.0,
+    test: float = 0.0,
+    temperature: float | None = None,
+    every_ps: float | None = None,
+    weights: WeightKind = "estimated",
     source: str = "cgfe reference",
 ) -> CGFrames:
-    """Map the frames of sampler runs to Cα beads; one trajectory per walker.
+    """Map the frames of sampler runs at one temperature to Cα beads.
+
+    A trajectory is a walker, or of replica exchange a ladder's frames at the temperature: these hop
+    between replicas (`CGFrames.replica_index` keeps which), so bootstraps resample ladders, and
+    their kinetics mean nothing, so they count among the biased trajectories, with log weight 0.
 
     Parameters
     ----------
     folders : sequence of path
-        Runs of the same peptide at the same temperature and frame interval.
+        Runs of the same peptide with the same frame interval.
     kind : str
-        Force map; `optimal` is fitted to frames spread over all walkers' beginnings.
-    discard_ns : float
-        Dropped from the beginning of every biased walker, where the bias still grows fast.
+        Force map; `optimal` is fitted to frames spread over the training walkers' beginnings.
+    discard_ns : float, optional
+        Dropped from the beginning of every walker; by default 1 ns of biased ones, where the bias
+        still grows fast, and nothing of others.
     native : str, optional
-        PDB file of the folded structure, or `folded` for the embedded hairpin.
-    held_out : float
-        Share of the trajectories, at least one, that the file names as the test split; 0: none.
-        They are spread evenly over the runs' walkers.
+        PDB file of the folded structure, `folded` for the embedded hairpin, or `helix`.
+    validation, test : float
+        Shares of the trajectories that the file names for validation and test, spread evenly over
+        runs and starts.
+    temperature : float, optional
+        K; by default the lowest one of the first run.
+    every_ps : float, optional
+        Spacing of the packed frames; by default that of the runs.
+    weights : str
+        `estimated`: by a Markov state model or the bias, of each part from its own trajectories
+        alone; `counts`: none, for walkers long enough to be at equilibrium.
     source : str
         Recorded as the origin.
 
@@ -79,166 +88,128 @@ def pack_runs(
     InputError
         If a folder is no run, or runs do not belong together.
     """
-    runs = [_open_run(Path(folder)) for folder in folders]
-    first = runs[0].config
-    peptide = peptide_from_pdb(runs[0].folder / "topology.pdb")
-    for run in runs[1:]:
-        for key in ("sequence", "pdb", "solvent", "temperature_kelvin", "frame_interval_ps"):
-            if getattr(run.config, key) != getattr(first, key):
-                raise InputError(
-                    f"{run.folder}: {key} is {getattr(run.config, key)}, but {runs[0].folder} "
-                    f"has {getattr(first, key)}."
-                )
-    mapping = _fit_mapping(kind, runs, peptide.topology)
-    walkers = [(run, paths) for run in runs for paths in run.walkers]
-    parts = [
-        _read_walker(run, paths, mapping, discard_ns)
-        for run, paths in tqdm(walkers, desc="mapping", unit="walker")
+    trajectories, kelvin = open_runs(folders, temperature)
+    first = trajectories[0].config
+    stride = _stride(every_ps, first.frame_interval_ps)
+    if weights == "counts" and any(t.config.metadynamics is not None for t in trajectories):
+        raise InputError("weights is counts, but a run is biased; expected estimated.")
+    parts = dealt([trajectory.group for trajectory in trajectories], validation, test)
+    peptide = peptide_from_pdb(trajectories[0].folder / "topology.pdb")
+    names = bead_residues(peptide.topology)
+    native_positions = _native_positions(native, first, len(names))
+    mapping = fit_mapping(
+        kind, [trajectories[number] for number in parts["training"]], peptide.topology
+    )
+    walkers = [
+        mapped(trajectory, mapping, discard_ns, stride)
+        for trajectory in tqdm(trajectories, desc="mapping", unit="walker")
     ]
-    positions = np.concatenate([part.positions for part in parts])
-    index = np.repeat(np.arange(len(parts)), [len(part.positions) for part in parts])
-    biased = np.array([w for w, part in enumerate(parts) if part.log_weights is not None])
-    names = tuple(residue.name for residue in peptide.topology.residues())
-    logs = [part.log_weights for part in parts]
-    weights = None
-    tests = _held_out([log is None for log in logs], held_out)
-    try:
-        weights = combined_weights(
-            [part.positions for part in parts], logs, first.frame_interval_ps, list(tests)
-        )
-    except InputError as error:
-        if len(biased):
-            raise
-        log.warning("frames have no weights, so raw counts stand for equilibrium: %s", error)
-    unknown = [np.full(len(part.positions), np.nan) for part in parts]
-    bias_logs = [u if x is None else x for x, u in zip(logs, unknown, strict=True)]
+    interval = first.frame_interval_ps * stride
     return CGFrames(
-        positions=positions,
-        forces=np.concatenate([part.forces for part in parts]),
-        all_atom_energies=np.concatenate([part.energies for part in parts]),
-        trajectory_index=index.astype(np.int32),
-        weights=weights,
-        bias_log_weights=np.concatenate(bias_logs) if len(biased) else None,
-        biased_trajectories=biased.astype(np.int32),
-        test_trajectories=tests,
+        **_per_frame(walkers, trajectories),
+        weights=_weights(walkers, parts, interval) if weights == "estimated" else None,
+        validation_trajectories=parts["validation"],
+        test_trajectories=parts["test"],
         residue_names=names,
         masses=np.array([RESIDUE_MASSES.get(name, 110.0) for name in names]),
-        bonds=_bead_bonds(peptide.topology),
-        native_positions=_native_positions(native, len(names)),
-        temperature_kelvin=first.temperature_kelvin,
-        frame_interval_ps=first.frame_interval_ps,
+        bonds=bead_bonds(peptide.topology),
+        native_positions=native_positions,
+        temperature_kelvin=kelvin,
+        frame_interval_ps=interval,
+        position_step=POSITION_STEP,
+        force_step=FORCE_STEP,
         force_mapping=kind,
         force_field=FORCE_FIELDS[first.solvent],
-        source=f"{source}; OpenMM {version('openmm')}, "
+        source=f"{source}; {_engines(trajectories)}, "
         f"{first.time_step_fs:g} fs LangevinMiddle, {first.friction_per_ps:g}/ps",
         name="packed runs",
     )
 
 
-def _held_out(unbiased: list[bool], share: float) -> NDArray[np.int32]:
-    """Return evenly spread trajectories, unbiased ones where there are: their counts mean more."""
-    if not 0 <= share < 1:
-        raise InputError(f"held-out share is {share:g}, expected at least 0 and less than 1.")
-    if share == 0:
-        return np.zeros(0, dtype=np.int32)
-    candidates = np.flatnonzero(unbiased) if any(unbiased) else np.arange(len(unbiased))
-    count = max(1, round(share * len(candidates)))
-    if count >= len(candidates):
-        raise InputError(f"{len(candidates)} trajectories are too few to hold one out.")
-    chosen = ((np.arange(count) + 0.5) * len(candidates) / count).astype(int)
-    return candidates[chosen].astype(np.int32)
+def _stride(every_ps: float | None, interval: float) -> int:
+    if every_ps is None:
+        return 1
+    stride = round(every_ps / interval)
+    if stride < 1 or abs(stride * interval - every_ps) > 1e-6 * interval:
+        raise InputError(
+            f"every-ps is {every_ps:g}; expected a multiple of the runs' frame_interval_ps, "
+            f"{interval:g}."
+        )
+    return stride
 
 
-def _open_run(folder: Path) -> _Run:
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{folder}: no sampler run (config.yaml is missing).")
-    merged = OmegaConf.merge(OmegaConf.structured(SamplerConfig), OmegaConf.load(path))
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, SamplerConfig)
-    run = _Run(folder, config)
-    if not run.walkers:
-        raise InputError(f"{folder}: no finished chunk yet.")
-    return run
-
-
-def _fit_mapping(kind: MapKind, runs: list[_Run], topology: app.Topology) -> CarbonAlphaMapping:
-    system = implicit_solvent_system(topology)
-    constraints = [
-        tuple(system.getConstraintParameters(i)[:2]) for i in range(system.getNumConstraints())
+def _per_frame(
+    walkers: Sequence[MappedTrajectory], trajectories: Sequence[SampledTrajectory]
+) -> dict[str, Any]:
+    """Return the arrays (F, ...) of all trajectories, and which of these are biased."""
+    lengths = [len(walker.energies) for walker in walkers]
+    biased = np.array([walker.log_weights is not None for walker in walkers])
+    logs = [
+        np.full(length, np.nan) if walker.log_weights is None else walker.log_weights
+        for walker, length in zip(walkers, lengths, strict=True)
     ]
-    forces = None
-    if kind == "optimal":
-        chunks = [path for run in runs for paths in run.walkers for path in paths[:20]]
-        each = max(1, MAP_FRAMES // len(chunks))
-        forces = np.concatenate([_chunk(path)["forces"][:: max(1, 50 // each)] for path in chunks])
-    return CarbonAlphaMapping.fit(
-        kind, alpha_carbons(topology), system.getNumParticles(), constraints, forces
-    )
+    replicas = None
+    if any(trajectory.exchanged for trajectory in trajectories):
+        # Walkers of different runs are different replicas.
+        runs = list(dict.fromkeys(trajectory.folder for trajectory in trajectories))
+        sizes = {t.folder: t.config.walkers for t in trajectories}
+        offset = {run: sum(sizes[before] for before in runs[:k]) for k, run in enumerate(runs)}
+        replicas = np.concatenate(
+            [w.replica + offset[t.folder] for w, t in zip(walkers, trajectories, strict=True)]
+        ).astype(np.int32)
+    return {
+        "positions": np.concatenate([walker.positions for walker in walkers]),
+        "forces": np.concatenate([walker.forces for walker in walkers]),
+        "all_atom_energies": np.concatenate([walker.energies for walker in walkers]),
+        "trajectory_index": np.repeat(np.arange(len(walkers)), lengths).astype(np.int32),
+        "bias_log_weights": np.concatenate(logs) if biased.any() else None,
+        "biased_trajectories": np.flatnonzero(biased).astype(np.int32),
+        "replica_index": replicas,
+    }
 
 
-@dataclass(frozen=True)
-class _Walker:
-    positions: NDArray[np.float32]
-    forces: NDArray[np.float32]
-    energies: NDArray[np.float64]
-    log_weights: NDArray[np.float64] | None
-
-
-def _read_walker(
-    run: _Run, paths: list[Path], mapping: CarbonAlphaMapping, discard_ns: float
-) -> _Walker:
-    metadynamics, kt = run.config.metadynamics, thermal_energy(run.config.temperature_kelvin)
-    positions, forces, energies, log_weights = [], [], [], []
-    for data in _chunks(paths):
-        positions.append(mapping.map_positions(data["positions"]))
-        forces.append(mapping.map_forces(data["forces"].astype(np.float64)))
-        energies.append(data["energies"])
-        if metadynamics is not None:
-            log_weights.append((data["bias"] - data["bias_offset"]) / kt)
-    skip = 0
-    if metadynamics is not None:
-        skip = round(discard_ns * 1000 / run.config.frame_interval_ps)
-        if skip >= sum(map(len, energies)):
-            raise InputError(
-                f"{run.folder}: a biased walker of {sum(map(len, energies))} frames has nothing "
-                f"left after the discarded {discard_ns:g} ns; choose a smaller --discard-ns."
+def _weights(
+    walkers: Sequence[MappedTrajectory],
+    parts: Mapping[str, NDArray[np.int32]],
+    interval: float,
+) -> NDArray[np.float64] | None:
+    """Return the frames' weights, mean 1 in each part; None where there is no way to them."""
+    weights = [np.zeros(0)] * len(walkers)
+    for name, numbers in parts.items():
+        if not len(numbers):
+            continue
+        own = [walkers[number] for number in numbers]
+        logs = [walker.log_weights for walker in own]
+        try:
+            found = combined_weights([walker.positions for walker in own], logs, interval)
+        except InputError as error:
+            if any(walker.log_weights is not None for walker in walkers):
+                raise InputError(f"weights of the {name} part: {error}") from None
+            log.warning(
+                "frames have no weights, so raw counts stand for equilibrium (%s part: %s)",
+                *(name, error),
             )
-    return _Walker(
-        _rounded(np.concatenate(positions)[skip:], POSITION_STEP),
-        _rounded(np.concatenate(forces)[skip:], FORCE_STEP),
-        np.concatenate(energies)[skip:],
-        np.concatenate(log_weights)[skip:] if log_weights else None,
-    )
+            return None
+        ends = np.cumsum([len(walker.energies) for walker in own])[:-1]
+        for number, each in zip(numbers, np.split(found, ends), strict=True):
+            weights[number] = each
+    return np.concatenate(weights)
 
 
-def _chunks(paths: list[Path]) -> Iterator[dict[str, NDArray[np.float64]]]:
-    for path in paths:
-        yield _chunk(path)
+def _engines(trajectories: Sequence[SampledTrajectory]) -> str:
+    names = {"openmm": f"OpenMM {version('openmm')}", "batched": f"cgfe {__version__}'s kernel"}
+    return " and ".join(names[engine] for engine in sorted({t.config.engine for t in trajectories}))
 
 
-def _chunk(path: Path) -> dict[str, NDArray[np.float64]]:
-    with open_hdf5(path) as file:
-        return {name: file[name][()] for name in file}
-
-
-def _rounded(values: NDArray[np.floating], step: float) -> NDArray[np.float32]:
-    return (np.round(values / step) * step).astype(np.float32)
-
-
-def _bead_bonds(topology: app.Topology) -> NDArray[np.int64]:
-    """Return pairs of neighbouring residues of one chain."""
-    pairs: list[tuple[int, int]] = []
-    for chain in topology.chains():
-        residues = [residue.index for residue in chain.residues()]
-        pairs += itertools.pairwise(residues)
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _native_positions(native: str | None, beads: int) -> NDArray[np.float64] | None:
+def _native_positions(
+    native: str | None, config: SamplerConfig, beads: int
+) -> NDArray[np.float64] | None:
     if native is None:
         return None
-    peptide = peptide_from_pdb(HAIRPIN if native == "folded" else native)
+    if native == "helix" and config.sequence is not None:
+        peptide = peptide_from_sequence(config.sequence, config.caps, helix=True)
+    else:
+        peptide = peptide_from_pdb(HAIRPIN if native == "folded" else native)
     chosen = peptide.positions[alpha_carbons(peptide.topology)] * ANGSTROM_PER_NM
     if len(chosen) != beads:
         raise InputError(f"native structure {native} has {len(chosen)} residues, expected {beads}.")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ from cgfe.all_atom.config import SamplerConfig
 class SamplingBar:
     """A bar in ns of all walkers together."""
 
-    def __init__(self, config: SamplerConfig, done_ns: float, bar: "tqdm[None]") -> None:
+    def __init__(self, config: SamplerConfig, done_ns: float, bar: "tqdm[Any]") -> None:
         self.total_ns = config.walkers * config.chunks * config.chunk_ns
         self._first = done_ns
         self._started = time.monotonic()

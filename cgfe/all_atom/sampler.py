@@ -17,6 +17,7 @@ from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.bias import bias_folder, bias_variables
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
+from cgfe.all_atom.ends import load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
 from cgfe.all_atom.starts import choose_adaptive
@@ -67,6 +68,8 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     variables = None
     if config.metadynamics is not None:
         variables = bias_variables(folder, config.metadynamics, peptide.topology)
+    if config.continues is not None:
+        load_ends(config)  # what is wrong with it is said before the folder is taken
     claim_folder(folder, config, peptide, begun)
     if variables is not None:
         variables.save(bias_folder(folder))
@@ -97,8 +100,12 @@ def _chosen_kernel(
     kernel, why_not = None, "it was asked for"
     if engine != "openmm":
         kernel, why_not = _kernel(config, peptide, platform if engine == "auto" else "CPU")
-    if kernel is None and (engine == "batched" or config.temperatures_kelvin):
-        what = "engine batched" if engine == "batched" else "replica exchange"
+    needs = {
+        "engine batched": engine == "batched",
+        "replica exchange": config.temperatures_kelvin is not None,
+        "a run that continues another": config.continues is not None,
+    }
+    for what in (what for what, holds in needs.items() if holds and kernel is None):
         raise InputError(f"{what} cannot sample this: {why_not}")
     if engine == "auto":
         chosen = f"OpenMM ({platform}): {why_not}" if kernel is None else "the batched kernel"

@@ -1,4 +1,4 @@
-"""Where walkers start: extended, heated, the folded hairpin, or spread frames of a run."""
+"""Where walkers start: extended, heated, a helix, the folded hairpin, or spread frames of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.all_atom.config import ADAPTIVE, SamplerConfig
-from cgfe.all_atom.system import HAIRPIN, Peptide, alpha_carbons, peptide_from_pdb
+from cgfe.all_atom.system import (
+    HAIRPIN,
+    Peptide,
+    alpha_carbons,
+    peptide_from_pdb,
+    peptide_from_sequence,
+)
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5, replacing
 from cgfe.geometry import k_centres, pair_distances
@@ -85,13 +91,17 @@ def _structures(
     if start == ADAPTIVE:
         with np.load(Path(config.output) / ADAPTIVE_FILE) as file:
             return np.asarray(file["positions"])
+    if start == "helix":
+        if config.sequence is None:
+            raise InputError("start helix needs a 'sequence' to build a helix of.")
+        return peptide_from_sequence(config.sequence, config.caps, helix=True).positions[None]
     if Path(start).is_dir():
         return _spread_frames(Path(start), peptide, count, config.seed)
     path = HAIRPIN if start == "folded" else start
     if not Path(path).is_file():
         raise InputError(
-            f"start {start!r} is none of extended, {', '.join(HEATED)}, folded, adaptive, a PDB "
-            "file, or a run's folder."
+            f"start {start!r} is none of extended, {', '.join(HEATED)}, helix, folded, adaptive, a "
+            "PDB file, or a run's folder."
         )
     other = peptide_from_pdb(path)
     if _atom_names(other) != _atom_names(peptide):

@@ -23,6 +23,8 @@ FORCE_FIELDS = {
     "explicit": "Amber ff14SB, TIP3P-FB, PME",
 }
 """Force field by solvent."""
+HELIX_PHI, HELIX_PSI = -57.0, -47.0
+"""Degrees, of an ideal α-helix."""
 PADDING_NM = 1.2
 CUTOFF_NM = 0.9
 PRESSURE_ATM = 1.0
@@ -43,14 +45,16 @@ def protein_force_field() -> app.ForceField:
     return app.ForceField("amber14/protein.ff14SB.xml")
 
 
-def peptide_from_sequence(sequence: str, caps: bool = False) -> Peptide:
-    """Build an extended chain from one-letter codes.
+def peptide_from_sequence(sequence: str, caps: bool = False, helix: bool = False) -> Peptide:
+    """Build a chain from one-letter codes, extended or as an α-helix.
 
     Parameters
     ----------
     sequence : str
     caps : bool
         End the chain with acetyl and amide (ACE and NH2) in place of charged ends.
+    helix : bool
+        φ = -57°, ψ = -47°, in place of an extended chain.
 
     Raises
     ------
@@ -67,7 +71,12 @@ def peptide_from_sequence(sequence: str, caps: bool = False) -> Peptide:
             f"sequence {sequence!r} has {found}; expected one-letter codes from {AMINO_ACIDS}."
         )
     # The caps are what is left of a glycine at either end.
-    chain = PeptideBuilder.make_extended_structure(f"G{sequence}G" if caps else sequence)
+    letters = f"G{sequence}G" if caps else sequence
+    if helix:
+        turns = len(letters) - 1
+        chain = PeptideBuilder.make_structure(letters, [HELIX_PHI] * turns, [HELIX_PSI] * turns)
+    else:
+        chain = PeptideBuilder.make_extended_structure(letters)
     if caps:
         _cut_to_caps(list(chain.get_residues()))
     else:

@@ -1,0 +1,75 @@
+"""Where the walkers of a run ended, in one small file: what another machine needs to go on.
+
+A run's own chunks hold all atoms and are large. What is kept of a run that goes on elsewhere are
+its packed frames (`cgfe pack`) and its ends (`cgfe pack --ends`); the run that goes on is another
+one (`continues` in its config, and another seed), and the packed frames of both are then joined.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.all_atom.chunks import chunk_files, read_end
+from cgfe.all_atom.config import SamplerConfig
+from cgfe.errors import InputError
+from cgfe.files import open_hdf5, replacing
+
+SEED = "seed"
+PHYSICS = ("sequence", "caps", "pdb", "solvent", "hydrogen_mass", "walkers", "ladder")
+"""What a run that goes on must share."""
+
+
+def save_ends(config: SamplerConfig, path: Path) -> None:
+    """Write the ends of all walkers of the run in `config.output`.
+
+    Raises
+    ------
+    InputError
+        If a walker has no finished chunk, or walkers have different numbers of them.
+    """
+    folder = Path(config.output)
+    files = [chunk_files(folder, walker) for walker in range(config.walkers)]
+    if len({len(own) for own in files}) != 1 or not files[0]:
+        raise InputError(f"{folder}: walkers are not equally far; let the run go on to its end.")
+    ends = [read_end(own[-1]) for own in files]
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for name in ends[0]:
+            file[name] = np.array([end[name] for end in ends])
+        file.attrs[SEED] = [config.seed, *_seeds_before(config)]
+        for key in PHYSICS:
+            file.attrs[key] = str(getattr(config, key))
+
+
+def load_ends(config: SamplerConfig) -> dict[str, NDArray[Any]]:
+    """Return the `end_...` arrays (W, ...) of the run that `config.continues` names.
+
+    Raises
+    ------
+    InputError
+        If the file is none of ends, or of another system, or its run had the same seed.
+    """
+    assert config.continues is not None
+    with open_hdf5(config.continues) as file:
+        if SEED not in file.attrs:
+            raise InputError(f"{config.continues}: no file of ends; make one by cgfe pack --ends.")
+        for key in PHYSICS:
+            if str(file.attrs[key]) != str(getattr(config, key)):
+                raise InputError(
+                    f"{config.continues} is of {key} {file.attrs[key]}, the config has "
+                    f"{getattr(config, key)}."
+                )
+        if config.seed in file.attrs[SEED]:
+            raise InputError(
+                f"seed is {config.seed}, which {config.continues} has used already; choose another."
+            )
+        return {name: file[name][()] for name in file}
+
+
+def _seeds_before(config: SamplerConfig) -> list[int]:
+    if config.continues is None:
+        return []
+    with open_hdf5(config.continues) as file:
+        return [int(seed) for seed in file.attrs[SEED]]
