@@ -201,6 +201,8 @@ class BatchedSystem:
     ----------
     atoms, lanes : int
         Lanes are the walkers of a vector.
+    layout : Layout
+        How the kernel was compiled.
     masses : array (A,)
         amu, infinite for fixed atoms.
 
@@ -220,9 +222,9 @@ class BatchedSystem:
         self._kernel = kernel
         numbers = [ctypes.c_int32() for _ in range(4)]
         kernel.peptide_layout(*(ctypes.byref(number) for number in numbers))
-        layout = Layout(*(number.value for number in numbers))
-        parameters = Parameters.of_system(system, layout, tuple(fixed))
-        self.atoms, self.lanes = parameters.counts["atoms"], layout.lanes
+        self.layout = Layout(*(number.value for number in numbers))
+        parameters = Parameters.of_system(system, self.layout, tuple(fixed))
+        self.atoms, self.lanes = parameters.counts["atoms"], self.layout.lanes
         self.masses = np.array([system.getParticleMass(i)._value for i in range(self.atoms)])
         self.masses[list(fixed)] = np.inf
         sizes = _Sizes(**parameters.counts, far=parameters.far_nm)
