@@ -145,13 +145,27 @@ def kernel_works(case: Case) -> dict[str, tuple[Work, int]]:
     works = {"cgfe": (native, cores)}
     works |= {f"cgfe, {n} thread{'s' * (n > 1)}": (native, n) for n in thread_counts() if n < cores}
     for instructions in INSTRUCTIONS:
-        other = BatchedSystem(case.system, options=(*OPTIONS, f"-march={instructions}"))
-        if other.lanes < native.lanes:
+        other = compiled(case, f"-march={instructions}", lambda b: b.lanes < native.lanes)
+        if other is not None:
             works[f"cgfe, {instructions}"] = (other, cores)
     return {
         key: (_kernel_work(case, batched, threads), batched.lanes * threads)
         for key, (batched, threads) in works.items()
     }
+
+
+def compiled(
+    case: Case, option: str, took: Callable[[BatchedSystem], bool]
+) -> BatchedSystem | None:
+    """Return the system compiled with one more option; None where `took` never says that it was.
+
+    A compiler that does not know one of the kernel's own options, as Clang, gets none of them.
+    """
+    for options in ((*OPTIONS, option), (option,)):
+        batched = BatchedSystem(case.system, options=options)
+        if took(batched):
+            return batched
+    return None
 
 
 def _kernel_work(case: Case, batched: BatchedSystem, threads: int) -> Work:
@@ -206,7 +220,9 @@ def passes(case: Case, settings: Settings) -> list[Row]:
     The ceiling, multiply-adds in registers, is by CPU time in the same turns, so that shares are
     right on a busy machine too.
     """
-    batched = BatchedSystem(case.system, options=(*OPTIONS, "-DCGFE_TIMING"))
+    batched = compiled(case, "-DCGFE_TIMING", lambda b: hasattr(b._kernel, "peptide_times"))
+    if batched is None:
+        return []
     walkers = case.walkers(batched, batched.lanes)
     parameters = Parameters.of_system(case.system, batched.layout)
     classes = peptide_operations.pair_classes(walkers.positions, parameters, batched.layout)
