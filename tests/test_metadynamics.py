@@ -12,9 +12,10 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.stats import t as student
 
 from cgfe.all_atom.batched import BOLTZMANN_KJ, BatchedSystem, Dynamics
-from cgfe.all_atom.bias import BiasVariables, Metadynamics, bias_folder, bias_offset
+from cgfe.all_atom.bias import BiasVariables, Metadynamics, bias_folder, bias_offset, table_path
 from cgfe.all_atom.bias_table import BiasTable
 from cgfe.all_atom.chunks import chunk_path, read_chunk
+from cgfe.all_atom.ends import save_ends
 from cgfe.all_atom.metadynamics import SharedHills
 from cgfe.all_atom.sampler import SamplerConfig, sample
 from cgfe.all_atom.system import HAIRPIN, peptide_from_pdb
@@ -92,14 +93,14 @@ def structures(count: int) -> np.ndarray:
     return frames.positions[chosen].astype(np.float64) / ANGSTROM_PER_NM
 
 
-@pytest.mark.parametrize("options", [None, ("-march=x86-64-v3",), ("-march=x86-64-v2",)])
+@pytest.mark.parametrize("options", [(), ("-march=x86-64-v3",), ("-march=x86-64-v2",)])
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_bias_forces_are_gradients_of_the_bias(kind: str, options: tuple[str, ...] | None) -> None:
+def test_bias_forces_are_gradients_of_the_bias(kind: str, options: tuple[str, ...]) -> None:
     """Against finite differences in float64: the kick of a bias on atoms that feel nothing else."""
     beads = structures(21)
     variables = replace(KINDS[kind](), atoms=np.arange(1, 21, 2))
     system = free_atoms(22)
-    batched = BatchedSystem(system) if options is None else BatchedSystem(system, options=options)
+    batched = BatchedSystem(system, options=options)
     places = np.random.default_rng(3).normal(size=(21, 22, 3))
     places[:, variables.atoms] = beads + np.array([1.0, -2.0, 0.5])
     walkers = batched.walkers(places)
@@ -338,12 +339,12 @@ def test_metadynamics_recovers_a_double_well(
     far = density[np.abs(phi) > np.pi / 2].sum() / density.sum()
     assert 0.1 < far < 0.2
     found = []
-    for seed in range(6):
+    for seed in range(8):
         ends, weights, crossings = metadynamics(seed)
         assert crossings > 100
         found.append(np.histogram(ends, BINS, weights=weights)[0] / weights.sum())
     logs = np.log(found)
-    # Bins of 8, six independent runs: the largest deviation of pure chance.
+    # Eight bins, eight independent runs: the largest deviation of pure chance.
     error = logs.std(axis=0, ddof=1) / np.sqrt(len(logs))
     bound = student.isf(1e-3 / (2 * len(exact)), len(logs) - 1)
     np.testing.assert_array_less(np.abs(logs.mean(axis=0) - np.log(exact)), bound * error)
@@ -439,6 +440,22 @@ def test_interrupted_runs_end_with_the_same_bits(finished: Path, tmp_path: Path)
     chunk_path(folder, 4, 1).unlink()
     with pytest.raises(InputError, match=r"table-00000\.h5: no such file"):
         sample(small(folder), progress=False)
+
+
+def test_a_run_goes_on_elsewhere_with_its_bias(finished: Path, tmp_path: Path) -> None:
+    ends = tmp_path / "ends.h5"
+    save_ends(small(finished), ends)
+    second = small(tmp_path / "second", continues=str(ends), seed=2, nanoseconds=0.0002)
+    sample(second, progress=False)
+    last = BiasTable(BiasVariables.kept(bias_folder(finished)))
+    last.values[...] = read_chunk(table_path(finished, 2), "values")["values"]
+    for walker in range(5):
+        first = {k: v[0] for k, v in read_chunk(chunk_path(tmp_path / "second", walker, 0)).items()}
+        expected = interpolated(last, first["variables"] / ANGSTROM_PER_NM) * KCAL_PER_KJ
+        assert first["bias"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    other = replace(second, output=str(tmp_path / "other"), metadynamics=None)
+    with pytest.raises(InputError, match=r"ends.h5 is of metadynamics Metadynamics\("):
+        sample(other, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ added after each frame, which is recorded first: the bias of a frame is the one 
 with.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,14 +136,24 @@ class BiasVariables:
         """Keep the variables, so that a run goes on with the same bits."""
         path = make_folder(folder) / VARIABLES_FILE
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **vars(self))
+            np.savez(file, allow_pickle=False, **self.to_arrays())
 
     @classmethod
     def kept(cls, folder: Path) -> "BiasVariables":
         """Return what `save` has kept."""
         with np.load(folder / VARIABLES_FILE) as file:
-            arrays = {name: file[name] for name in file}
-        return cls(**{**arrays, "lengths": bool(arrays["lengths"])})
+            return cls.from_arrays(file)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays, for files."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "BiasVariables":
+        """Return the variables that `to_arrays` described."""
+        own: dict[str, Any] = {key.name: arrays[key.name] for key in fields(cls)}
+        own["lengths"] = bool(own["lengths"])
+        return cls(**own)
 
 
 def bias_folder(run: Path) -> Path:
@@ -149,17 +161,15 @@ def bias_folder(run: Path) -> Path:
     return run / "bias"
 
 
-def bias_variables(run: Path, settings: Metadynamics, topology: app.Topology) -> BiasVariables:
-    """Return the variables that a run has begun with, else those that settings ask for.
+def table_path(run: Path, chunk: int) -> Path:
+    """Return the file with the table that a chunk of the batched engine ended with."""
+    return bias_folder(run) / f"table-{chunk:05d}.h5"
 
-    Raises
-    ------
-    InputError
-        As `BiasVariables.of`.
-    """
-    if (bias_folder(run) / VARIABLES_FILE).exists():
-        return BiasVariables.kept(bias_folder(run))
-    return BiasVariables.of(settings, topology)
+
+def begun_variables(run: Path) -> BiasVariables | None:
+    """Return the variables that a run has begun with, None if it has not."""
+    folder = bias_folder(run)
+    return BiasVariables.kept(folder) if (folder / VARIABLES_FILE).exists() else None
 
 
 def _shape_variables(settings: Metadynamics, beads: list[int]) -> BiasVariables:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.all_atom.batched import BOLTZMANN_KJ, Walkers
-from cgfe.all_atom.bias import BiasVariables, bias_folder, bias_offset
+from cgfe.all_atom.bias import BiasVariables, bias_folder, bias_offset, table_path
 from cgfe.all_atom.bias_table import BiasTable
 from cgfe.all_atom.chunks import read_chunk, write_chunk
 from cgfe.all_atom.config import SamplerConfig
-from cgfe.errors import InputError
+from cgfe.all_atom.ends import load_bias
 from cgfe.units import KCAL_PER_KJ
 
 
@@ -45,8 +45,8 @@ class SharedHills:
         assert config.metadynamics is not None
         self.settings = config.metadynamics
         self.steps = config.steps_per_frame
-        self._folder = bias_folder(Path(config.output))
-        self._variables = BiasVariables.kept(self._folder)
+        self._run, self._continues = Path(config.output), config.continues
+        self._variables = BiasVariables.kept(bias_folder(self._run))
         self.table = BiasTable(self._variables)
         self._kelvin = config.temperature_kelvin
         self._chunk = 0
@@ -58,7 +58,7 @@ class SharedHills:
         last: Mapping[str, NDArray[Any]] | None,
         walkers: Walkers,
     ) -> None:
-        """Take the table that the last chunk ended with; of the first chunk there is no bias yet.
+        """Take the table that the last chunk ended with, or the run that is continued.
 
         Raises
         ------
@@ -68,13 +68,10 @@ class SharedHills:
         self._chunk = chunk
         self.table = walkers.bias_table = BiasTable(self._variables)
         if chunk:
-            values = read_chunk(self._path(chunk - 1), "values")["values"]
-            if values.shape != self.table.values.shape:
-                raise InputError(
-                    f"{self._path(chunk - 1)}: a table of shape {values.shape}; expected "
-                    f"{self.table.values.shape}."
-                )
-            self.table.values[...] = values
+            path = table_path(self._run, chunk - 1)
+            self.table.values[...] = read_chunk(path, "values")["values"]
+        elif self._continues is not None:
+            self.table.values[...] = load_bias(self._continues)[1]
 
     def act(self, walkers: Walkers) -> None:
         """Add the hills of all walkers."""
@@ -94,11 +91,8 @@ class SharedHills:
 
     def end(self) -> dict[str, NDArray[Any]]:
         """Keep the table; walkers' files get nothing more."""
-        path = self._path(self._chunk)
+        path = table_path(self._run, self._chunk)
         if not path.exists():
             write_chunk(path, {"values": self.table.values})
-        self._path(self._chunk - 2).unlink(missing_ok=True)
+        table_path(self._run, self._chunk - 2).unlink(missing_ok=True)
         return {}
-
-    def _path(self, chunk: int) -> Path:
-        return self._folder / f"table-{chunk:05d}.h5"

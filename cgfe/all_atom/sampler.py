@@ -14,10 +14,10 @@ from openmm import app, unit
 
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
-from cgfe.all_atom.bias import bias_folder, bias_variables
+from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
-from cgfe.all_atom.ends import load_ends
+from cgfe.all_atom.ends import load_bias, load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
 from cgfe.all_atom.starts import choose_adaptive
@@ -65,11 +65,9 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
             needed_bytes(config, kernel.atoms),
             f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
         )
-    variables = None
-    if config.metadynamics is not None:
-        variables = bias_variables(folder, config.metadynamics, peptide.topology)
     if config.continues is not None:
         load_ends(config)  # what is wrong with it is said before the folder is taken
+    variables = _bias_variables(config, peptide)
     claim_folder(folder, config, peptide, begun)
     if variables is not None:
         variables.save(bias_folder(folder))
@@ -80,6 +78,18 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     else:
         sample_batched(config, peptide, kernel, progress)
     return folder
+
+
+def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | None:
+    """Return the variables of a bias: the run's, the continued run's, or those of the settings."""
+    if config.metadynamics is None:
+        return None
+    begun = begun_variables(Path(config.output))
+    if begun is not None:
+        return begun
+    if config.continues is not None:
+        return load_bias(config.continues)[0]
+    return BiasVariables.of(config.metadynamics, peptide.topology)
 
 
 def _chosen_kernel(
