@@ -1,0 +1,282 @@
+"""The same free energies by several ways, each on the same bootstrap samples of walkers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.core_sets import FOLDED, UNFOLDED, Rates
+from cgfe.errors import InputError
+from cgfe.floor import js_of_equals
+from cgfe.folding import FoldingData
+from cgfe.frames import FRAMES_AT_ONCE, CGFrames
+from cgfe.free_energy import TICGrid
+from cgfe.intervals import Interval, interval
+from cgfe.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT, js_divergence, rmsd
+from cgfe.reference import ReferenceConfig
+from cgfe.tica import TICAProjection
+from cgfe.weights import StateWeights, mixed_populations
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Sampled:
+    """A frames file's walkers on the grid of a surface, with all that the ways need.
+
+    Parameters
+    ----------
+    frames : CGFrames
+    seed : int
+    projection : (TICAProjection, TICGrid), optional
+        Of another file, to compare surfaces; fitted to this one by default.
+
+    Raises
+    ------
+    InputError
+        If there is too little for TICA, or a biased trajectory's own weights are missing.
+    """
+
+    def __init__(
+        self, frames: CGFrames, seed: int, projection: tuple[TICAProjection, TICGrid] | None = None
+    ) -> None:
+        slices = frames.trajectory_slices()
+        trajectories = [frames.positions[s] for s in slices]
+        self.biased = np.array([
+            frames.trajectory_index[s.start] in frames.biased_trajectories for s in slices
+        ])  # fmt: skip
+        logs = _bias_logs(frames, slices, self.biased)
+        interval_ps = frames.frame_interval_ps
+        config = ReferenceConfig()
+        if projection is None:
+            kinetic = [x for x, log in zip(trajectories, logs, strict=True) if log is None]
+            tica = TICAProjection.fit(kinetic or trajectories, interval_ps, config.tica_lag_ps)
+            tics = tica.project(frames.positions)
+            projection = tica, TICGrid.from_samples(tics, bins=config.bins)
+        else:
+            tics = projection[0].project(frames.positions)
+        self.tica, self.grid = projection
+        self.bins = self.grid.bin_index(tics)
+        self.weights = StateWeights.fit(trajectories, logs, interval_ps, seed)
+        self.walkers = self.weights.walkers
+        self.folded, self.folding = None, None
+        if frames.native_positions is not None:
+            distance = np.concatenate([
+                rmsd(frames.positions[a : a + FRAMES_AT_ONCE], frames.native_positions)
+                for a in range(0, len(frames), FRAMES_AT_ONCE)
+            ])  # fmt: skip
+            self.folded = distance <= FOLDED_RMSD
+            self.folding = FoldingData(distance, self.walkers.walker, self.biased, interval_ps)
+
+    def surface(self, weights: FloatArray, frames: NDArray[np.bool_] | None = None) -> FloatArray:
+        """Return the weighted histogram (1 + n1 n2,), its first entry what is outside."""
+        bins = self.bins if frames is None else self.bins[frames]
+        count = self.grid.shape[0] * self.grid.shape[1]
+        mass = np.bincount(bins + 1, weights, minlength=count + 1)
+        return np.asarray(mass / mass.sum())
+
+    def delta_f(self, weights: FloatArray) -> tuple[float, float]:
+        """Return F(folded) - F(unfolded) in kT, by RMSD and by the core that was last."""
+        if self.folded is None or self.folding is None:
+            return float("nan"), float("nan")
+        state = self.folding.state
+        by_core = weights[state == FOLDED].sum(), weights[state == UNFOLDED].sum()
+        inside = weights[self.folded].sum()
+        return _delta_f(inside, weights.sum() - inside), _delta_f(*by_core)
+
+
+def _delta_f(folded: float, unfolded: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.log(unfolded) - np.log(folded)
+    return float(np.clip(value, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT))
+
+
+def _bias_logs(
+    frames: CGFrames, slices: list[slice], biased: NDArray[np.bool_]
+) -> list[FloatArray | None]:
+    logs = frames.bias_log_weights
+    if logs is None and biased.any():
+        raise InputError(
+            f"{frames.name}: bias_log_weights are missing, so the biased trajectories cannot "
+            "be weighted anew; pack the runs again."
+        )
+    return [
+        logs[s] if b and logs is not None else None for s, b in zip(slices, biased, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Way:
+    """Free energies by one way, from all walkers and from bootstrap samples.
+
+    Attributes
+    ----------
+    walkers : int
+        That it rests on.
+    surface, surfaces : array (B,), (R, B), or None
+    delta_f, by_core : Interval or None
+        F(folded) - F(unfolded) in kT by RMSD, and by the core that was last.
+    delta_f_samples, by_core_samples : array (R,)
+    """
+
+    walkers: int
+    surface: FloatArray | None
+    surfaces: FloatArray | None
+    delta_f: Interval | None
+    by_core: Interval | None
+    delta_f_samples: FloatArray
+    by_core_samples: FloatArray
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two ways are apart, and how far they may be.
+
+    Attributes
+    ----------
+    first, second : str
+    independent : bool
+        Whether they rest on different walkers.
+    difference : Interval or None
+        Of ΔF, kT.
+    js, js_by_chance : float
+        Between the surfaces, and the 95 % quantile for two samples of one surface; NaN without.
+    """
+
+    first: str
+    second: str
+    independent: bool
+    difference: Interval | None
+    js: float
+    js_by_chance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether ΔF's difference may be 0 and the surfaces are no farther than by chance."""
+        apart = self.difference is not None and not self.difference.contains(0)
+        return not apart and not self.js > self.js_by_chance
+
+
+def estimate_ways(
+    data: Sampled, draws: IntArray, rates: Rates | None
+) -> tuple[dict[str, Way], FloatArray]:
+    """Return each way's figures, and the weight of each frame by all ways together.
+
+    Parameters
+    ----------
+    data : Sampled
+    draws : int array (R, W)
+    rates : Rates or None
+
+    Raises
+    ------
+    InputError
+        If no way gives populations.
+    """
+    data.weights.populations()  # says what is missing
+    whole = weights_of_ways(data, None, rates)
+    samples = [
+        {name: _figures(data, w) for name, w in weights_of_ways(data, draw, rates).items()}
+        for draw in draws
+    ]
+    missing = (np.full(len(data.surface(whole["all"])), np.nan), (np.nan, np.nan))
+    numbers = _walkers_behind(data)
+    ways = {}
+    for name, weights in whole.items():
+        surface, (by_rmsd, by_core) = _figures(data, weights)
+        found = [sample.get(name, missing) for sample in samples]
+        pairs = np.array([pair for _, pair in found])
+        native = data.folded is not None
+        ways[name] = Way(
+            walkers=numbers[name],
+            surface=surface,
+            surfaces=np.array([s for s, _ in found if np.isfinite(s[0])]),
+            delta_f=interval(by_rmsd, pairs[:, 0], numbers[name]) if native else None,
+            by_core=interval(by_core, pairs[:, 1], numbers[name])
+            if native and np.isfinite(by_core)
+            else None,
+            delta_f_samples=pairs[:, 0],
+            by_core_samples=pairs[:, 1],
+        )
+    if rates is not None:
+        nothing = np.full(len(draws), np.nan)
+        ways["rates"] = Way(
+            numbers["msm"], None, None, None, rates.delta_f_kt, nothing, rates.resampled
+        )
+    return ways, whole["all"]
+
+
+def _figures(data: Sampled, weights: FloatArray) -> tuple[FloatArray, tuple[float, float]]:
+    return data.surface(weights), data.delta_f(weights)
+
+
+def _walkers_behind(data: Sampled) -> dict[str, int]:
+    unbiased, biased = int((~data.biased).sum()), int(data.biased.sum())
+    # Where both kinds matter, the one of fewer walkers limits what the spread is known to.
+    both = min(unbiased, biased) if unbiased and biased else unbiased + biased
+    return {"all": both, "msm": unbiased, "counts": unbiased, "bias": biased}
+
+
+def weights_of_ways(
+    data: Sampled, draws: IntArray | None, rates: Rates | None
+) -> dict[str, FloatArray]:
+    """Return the frames' weights (F,) by each way that gives some: all, msm, bias, counts."""
+    walkers = data.walkers
+    by_msm, by_bias = walkers.msm_populations(draws), walkers.bias_populations(draws)
+    found = {}
+    try:
+        together = mixed_populations(by_msm, by_bias, data.weights.msm_share)
+        found["all"] = walkers.frame_weights(together, draws)
+    except InputError:
+        return {}
+    chosen = np.ones(len(walkers), dtype=np.int64) if draws is None else draws
+    for name, own, population in (
+        ("msm", ~data.biased, by_msm), ("bias", data.biased, by_bias)
+    ):  # fmt: skip
+        if population is not None:
+            same = own.all()
+            found[name] = found["all"] if same else walkers.frame_weights(population, chosen * own)
+    if data.folding is not None:
+        counted = data.folding.count_weights(rates, draws)
+        if counted is not None:
+            found["counts"] = counted
+    return found
+
+
+def compare_ways(ways: dict[str, Way]) -> list[Agreement]:
+    """Compare the MSM with the bias, and with counts and rates of the same walkers."""
+    found = []
+    if {"msm", "bias"} <= ways.keys():
+        found.append(compare(("msm", ways["msm"]), ("bias", ways["bias"]), independent=True))
+    for name in ("counts", "rates"):
+        if {"msm", name} <= ways.keys():
+            found.append(compare(("msm", ways["msm"]), (name, ways[name]), independent=False))
+    return found
+
+
+def compare(first: tuple[str, Way], second: tuple[str, Way], independent: bool) -> Agreement:
+    """Compare two ways, by RMSD where both have that, else by the core that was last.
+
+    Ways on the same walkers are compared sample by sample, and their surfaces not at all: they
+    err together. Independent ways' samples are in no relation to each other, so the spread of
+    their differences is that of both.
+    """
+    (name, a), (other, b) = first, second
+    number = min(a.walkers, b.walkers)
+    difference = None
+    for one, two, x, y in (
+        (a.delta_f, b.delta_f, a.delta_f_samples, b.delta_f_samples),
+        (a.by_core, b.by_core, a.by_core_samples, b.by_core_samples),
+    ):
+        if one is not None and two is not None:
+            difference = interval(one.value - two.value, x - y, number)
+            break
+    js = chance = float("nan")
+    if independent and a.surfaces is not None and b.surfaces is not None:
+        assert a.surface is not None
+        assert b.surface is not None
+        js = js_divergence(a.surface, b.surface)
+        size = min(len(a.surfaces), len(b.surfaces))
+        equal = js_of_equals((a.surfaces[:size], a.surface), (b.surfaces[:size], b.surface))
+        chance = float(np.quantile(equal, 0.95)) * number / max(number - 1, 1)
+    return Agreement(name, other, independent, difference, js, chance)
