@@ -17,7 +17,16 @@ from cgfe.frames import CGFrames
 from cgfe.free_energy import TICGrid, effective_sample_size
 from cgfe.kinetics import ChapmanKolmogorov, Timescales, chapman_kolmogorov, timescales
 from cgfe.metrics import js_divergence
-from cgfe.ways import Agreement, Sampled, Way, compare, compare_ways, estimate_ways
+from cgfe.ways import (
+    Agreement,
+    Sampled,
+    Way,
+    compare,
+    compare_ways,
+    estimate_ways,
+    fit_projection,
+)
+from cgfe.weights import both_ways
 
 BOOTSTRAPS = 100
 SPLITS = 8
@@ -153,26 +162,43 @@ def analyse(
         If there is too little for TICA, nothing gives populations, a biased trajectory's own
         weights are not in the file, or the second set is of another system or temperature.
     """
+    if progress is not None:
+        progress("states and weights", 0.0)
+    if against is None:
+        return analyse_sampled(Sampled.of(frames, seed), seed, progress)
+    _check_same_system(frames, against)
+    projection = fit_projection(frames)
+    data, second = (Sampled.of(x, seed, projection) for x in (frames, against))
+    return analyse_sampled(data, seed, progress, second)
+
+
+def analyse_sampled(
+    data: Sampled,
+    seed: int = 0,
+    progress: Progress | None = None,
+    second: Sampled | None = None,
+) -> Convergence:
+    """Estimate everything that `Convergence` holds of walkers that are assigned to states.
+
+    Parameters and errors are those of `analyse`; `second` is the set to compare with, on the
+    same grid.
+    """
     say = progress or (lambda what, share: None)
-    if against is not None:
-        _check_same_system(frames, against)
     random = np.random.default_rng(seed)
-    say("states and weights", 0.0)
-    data = Sampled(frames, seed)
-    walkers, interval = data.walkers, frames.frame_interval_ps
+    walkers, interval = data.walkers, data.frame_interval_ps
     draws = np.array([walkers.draw(random) for _ in range(BOOTSTRAPS)])
     folding = None if data.folding is None else data.folding.summary(draws, walkers.lag)
     say("bootstrap of the free energies", 0.1)
     ways, weights = estimate_ways(data, draws, None if folding is None else folding.rates)
     agreements = compare_ways(ways)
-    other = None
-    if against is not None:
-        say(f"bootstrap of {against.name}", 0.4)
-        other = _second_set(against, data, seed)
-        pair = ("all", ways["all"]), ("against", other.way)
+    against = None
+    if second is not None:
+        say(f"bootstrap of {second.name}", 0.4)
+        against = _against(second, seed)
+        pair = ("all", ways["all"]), ("against", against.way)
         agreements.append(compare(*pair, independent=True))
     say("halves", 0.5)
-    sizes, growth = _growth(data, frames.nanoseconds, random)
+    sizes, growth = _growth(data, random)
     say("implied timescales", 0.6)
     times = timescales(walkers, interval, random)
     say("Chapman-Kolmogorov test", 0.85)
@@ -182,11 +208,11 @@ def analyse(
     assert every.surface is not None
     assert every.surfaces is not None
     return Convergence(
-        nanoseconds=frames.nanoseconds,
-        frames=len(frames),
+        nanoseconds=data.nanoseconds,
+        frames=len(data.bins),
         trajectories=len(walkers),
         biased=int(data.biased.sum()),
-        beads=frames.bead_count,
+        beads=data.beads,
         effective_frames=effective_sample_size(weights),
         weightless=int((weights == 0).sum()),
         floor=floor_of_surfaces(every.surfaces, every.surface, every.walkers),
@@ -200,7 +226,7 @@ def analyse(
         agreements=agreements,
         folding=folding,
         grid=data.grid,
-        against=other,
+        against=against,
     )
 
 
@@ -213,14 +239,12 @@ def _check_same_system(frames: CGFrames, against: CGFrames) -> None:
             )
 
 
-def _second_set(frames: CGFrames, first: Sampled, seed: int) -> Against:
-    """Return an independent set's figures on the surface's grid, "folded" meaning the same."""
-    data = Sampled(frames, seed, (first.tica, first.grid))
+def _against(data: Sampled, seed: int) -> Against:
     # Its own random numbers: the same ones would tie the two sets' samples to each other.
     random = np.random.default_rng((seed, 1))
     draws = np.array([data.walkers.draw(random) for _ in range(BOOTSTRAPS)])
     ways, _ = estimate_ways(data, draws, None)
-    return Against(frames.name, frames.nanoseconds, len(data.walkers), ways["all"])
+    return Against(data.name, data.nanoseconds, len(data.walkers), ways["all"])
 
 
 def _js_of_times(data: Sampled) -> float:
@@ -233,16 +257,14 @@ def _js_of_times(data: Sampled) -> float:
     for frames in (early, ~early):
         half = data.walkers.select(frames)
         try:
-            population = data.weights.populations(walkers=half)
+            population = both_ways(half, data.msm_share)
         except InputError:
             return float("nan")
         surfaces.append(data.surface(half.frame_weights(population), frames))
     return js_divergence(*surfaces)
 
 
-def _growth(
-    data: Sampled, nanoseconds: float, random: np.random.Generator
-) -> tuple[list[float], list[float]]:
+def _growth(data: Sampled, random: np.random.Generator) -> tuple[list[float], list[float]]:
     """Return ns of a part and the mean JS between two disjoint random parts of that size."""
     sizes, found = [], []
     for share in SHARES:
@@ -250,18 +272,22 @@ def _growth(
         for _ in range(SPLITS):
             try:
                 surfaces = [
-                    data.surface(data.walkers.frame_weights(data.weights.populations(part), part))
-                    for part in _two_parts(data.biased, share, random)
+                    _surface_of(data, part) for part in _two_parts(data.biased, share, random)
                 ]
             except InputError:
                 continue  # a part too small to connect two states
             values.append(js_divergence(*surfaces))
         if values:
-            sizes.append(share * nanoseconds)
+            sizes.append(share * data.nanoseconds)
             found.append(float(np.mean(values)))
-    if not sizes or sizes[-1] < 0.5 * nanoseconds:
+    if not sizes or sizes[-1] < 0.5 * data.nanoseconds:
         raise InputError("halves of the trajectories are too short to estimate populations from.")
     return sizes, found
+
+
+def _surface_of(data: Sampled, draws: IntArray) -> FloatArray:
+    population = both_ways(data.walkers, data.msm_share, draws)
+    return data.surface(data.walkers.frame_weights(population, draws))
 
 
 def _two_parts(

@@ -192,7 +192,7 @@ def implied_timescales_ps(
         found = estimate_from_counts(counts).timescales(modes)
     except InputError:
         return times
-    times[: len(found)] = np.asarray(found) * frame_interval_ps
+    times[: len(found)] = np.asarray(found) * lag * frame_interval_ps
     return times
 
 

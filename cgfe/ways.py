@@ -15,58 +15,95 @@ from cgfe.intervals import Interval, interval
 from cgfe.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT, js_divergence, rmsd
 from cgfe.reference import ReferenceConfig
 from cgfe.tica import TICAProjection
-from cgfe.weights import StateWeights, mixed_populations
+from cgfe.weights import StateWeights, Walkers, both_ways, mixed_populations
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Projection = tuple[TICAProjection, TICGrid]
 
 
+@dataclass(frozen=True)
 class Sampled:
-    """A frames file's walkers on the grid of a surface, with all that the ways need.
+    """Walkers on the grid of a surface, with all that the ways to its weights need.
 
-    Parameters
+    Attributes
     ----------
-    frames : CGFrames
-    seed : int
-    projection : (TICAProjection, TICGrid), optional
-        Of another file, to compare surfaces; fitted to this one by default.
-
-    Raises
-    ------
-    InputError
-        If there is too little for TICA, or a biased trajectory's own weights are missing.
+    walkers : Walkers
+    msm_share : array (K,)
+        Weight of the MSM's free energy of each state in the mean with the bias's.
+    bins : int array (F,)
+        Of the grid, -1 outside.
+    grid : TICGrid
+    folded : bool array (F,) or None
+        By RMSD; None without a native structure.
+    folding : FoldingData or None
+    frame_interval_ps : float
+    beads : int
+    name : str
     """
 
-    def __init__(
-        self, frames: CGFrames, seed: int, projection: tuple[TICAProjection, TICGrid] | None = None
-    ) -> None:
+    walkers: Walkers
+    msm_share: FloatArray
+    bins: IntArray
+    grid: TICGrid
+    folded: NDArray[np.bool_] | None
+    folding: FoldingData | None
+    frame_interval_ps: float
+    beads: int
+    name: str = "frames"
+
+    @property
+    def biased(self) -> NDArray[np.bool_]:
+        """Which walkers (W,) were sampled under a bias."""
+        return self.walkers.biased
+
+    @property
+    def nanoseconds(self) -> float:
+        """Sampled time."""
+        return len(self.bins) * self.frame_interval_ps / 1000
+
+    @classmethod
+    def of(cls, frames: CGFrames, seed: int, projection: "Projection | None" = None) -> "Sampled":
+        """Project the frames and fit states and weights to them.
+
+        Parameters
+        ----------
+        frames : CGFrames
+        seed : int
+        projection : Projection, optional
+            Of another file, to compare surfaces; fitted to this one by default.
+
+        Raises
+        ------
+        InputError
+            If there is too little for TICA, or a biased trajectory's own weights are missing.
+        """
         slices = frames.trajectory_slices()
         trajectories = [frames.positions[s] for s in slices]
-        self.biased = np.array([
-            frames.trajectory_index[s.start] in frames.biased_trajectories for s in slices
-        ])  # fmt: skip
-        logs = _bias_logs(frames, slices, self.biased)
-        interval_ps = frames.frame_interval_ps
-        config = ReferenceConfig()
-        if projection is None:
-            kinetic = [x for x, log in zip(trajectories, logs, strict=True) if log is None]
-            tica = TICAProjection.fit(kinetic or trajectories, interval_ps, config.tica_lag_ps)
-            tics = tica.project(frames.positions)
-            projection = tica, TICGrid.from_samples(tics, bins=config.bins)
-        else:
-            tics = projection[0].project(frames.positions)
-        self.tica, self.grid = projection
-        self.bins = self.grid.bin_index(tics)
-        self.weights = StateWeights.fit(trajectories, logs, interval_ps, seed)
-        self.walkers = self.weights.walkers
-        self.folded, self.folding = None, None
+        logs = _bias_logs(frames, slices)
+        tica, grid = projection or fit_projection(frames)
+        fitted = StateWeights.fit(trajectories, logs, frames.frame_interval_ps, seed)
+        walkers = fitted.walkers
+        folded = folding = None
         if frames.native_positions is not None:
             distance = np.concatenate([
                 rmsd(frames.positions[a : a + FRAMES_AT_ONCE], frames.native_positions)
                 for a in range(0, len(frames), FRAMES_AT_ONCE)
             ])  # fmt: skip
-            self.folded = distance <= FOLDED_RMSD
-            self.folding = FoldingData(distance, self.walkers.walker, self.biased, interval_ps)
+            folded = distance <= FOLDED_RMSD
+            interval_ps = frames.frame_interval_ps
+            folding = FoldingData(distance, walkers.walker, walkers.biased, interval_ps)
+        return cls(
+            walkers=walkers,
+            msm_share=fitted.msm_share,
+            bins=grid.bin_index(tica.project(frames.positions)),
+            grid=grid,
+            folded=folded,
+            folding=folding,
+            frame_interval_ps=frames.frame_interval_ps,
+            beads=frames.bead_count,
+            name=frames.name,
+        )
 
     def surface(self, weights: FloatArray, frames: NDArray[np.bool_] | None = None) -> FloatArray:
         """Return the weighted histogram (1 + n1 n2,), its first entry what is outside."""
@@ -91,18 +128,38 @@ def _delta_f(folded: float, unfolded: float) -> float:
     return float(np.clip(value, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT))
 
 
-def _bias_logs(
-    frames: CGFrames, slices: list[slice], biased: NDArray[np.bool_]
-) -> list[FloatArray | None]:
+def fit_projection(frames: CGFrames) -> Projection:
+    """Return the TICA of the unbiased frames (all, if all are biased), and a grid for all.
+
+    Raises
+    ------
+    InputError
+        If there is too little for TICA.
+    """
+    config = ReferenceConfig()
+    slices = frames.trajectory_slices()
+    biased = np.isin([frames.trajectory_index[s.start] for s in slices], frames.biased_trajectories)
+    chosen = [s for s, b in zip(slices, biased, strict=True) if not b] or slices
+    kinetic = [frames.positions[s] for s in chosen]
+    tica = TICAProjection.fit(kinetic, frames.frame_interval_ps, config.tica_lag_ps)
+    return tica, TICGrid.from_samples(tica.project(frames.positions), bins=config.bins)
+
+
+def _bias_logs(frames: CGFrames, slices: list[slice]) -> list[FloatArray | None]:
+    """Return each trajectory's log weights by its bias, None for an unbiased one."""
     logs = frames.bias_log_weights
-    if logs is None and biased.any():
-        raise InputError(
-            f"{frames.name}: bias_log_weights are missing, so the biased trajectories cannot "
-            "be weighted anew; pack the runs again."
-        )
-    return [
-        logs[s] if b and logs is not None else None for s, b in zip(slices, biased, strict=True)
-    ]
+    found: list[FloatArray | None] = []
+    for part in slices:
+        if frames.trajectory_index[part.start] not in frames.biased_trajectories:
+            found.append(None)
+        elif logs is None:
+            raise InputError(
+                f"{frames.name}: bias_log_weights are missing, so the biased trajectories cannot "
+                "be weighted anew; pack the runs again."
+            )
+        else:
+            found.append(logs[part])
+    return found
 
 
 @dataclass(frozen=True)
@@ -173,7 +230,7 @@ def estimate_ways(
     InputError
         If no way gives populations.
     """
-    data.weights.populations()  # says what is missing
+    both_ways(data.walkers, data.msm_share)  # says what is missing
     whole = weights_of_ways(data, None, rates)
     samples = [
         {name: _figures(data, w) for name, w in weights_of_ways(data, draw, rates).items()}
@@ -225,7 +282,7 @@ def weights_of_ways(
     by_msm, by_bias = walkers.msm_populations(draws), walkers.bias_populations(draws)
     found = {}
     try:
-        together = mixed_populations(by_msm, by_bias, data.weights.msm_share)
+        together = mixed_populations(by_msm, by_bias, data.msm_share)
         found["all"] = walkers.frame_weights(together, draws)
     except InputError:
         return {}

@@ -177,22 +177,29 @@ class StateWeights:
         lag = max(1, round(lag_ps / frame_interval_ps))
         assigned = [states.assign(x) for x in positions]
         walkers = Walkers.of(assigned, log_weights, len(states), lag)
-        return cls(walkers, states, _msm_share(walkers, np.random.default_rng(seed)))
+        return cls(walkers, states, inverse_variance_share(walkers, np.random.default_rng(seed)))
 
-    def populations(
-        self, draws: IntArray | None = None, walkers: Walkers | None = None
-    ) -> FloatArray:
-        """Return the population (K,) of each state by both ways, from some walkers or all.
+    def populations(self) -> FloatArray:
+        """Return the population (K,) of each state by both ways.
 
         Raises
         ------
         InputError
             If neither way gives any.
         """
-        chosen = walkers or self.walkers
-        return mixed_populations(
-            chosen.msm_populations(draws), chosen.bias_populations(draws), self.msm_share
-        )
+        return both_ways(self.walkers, self.msm_share)
+
+
+def both_ways(walkers: Walkers, msm_share: FloatArray, draws: IntArray | None = None) -> FloatArray:
+    """Return the population (K,) of each state by the MSM and the bias together.
+
+    Raises
+    ------
+    InputError
+        If neither way gives any.
+    """
+    by_msm, by_bias = walkers.msm_populations(draws), walkers.bias_populations(draws)
+    return mixed_populations(by_msm, by_bias, msm_share)
 
 
 def combined_weights(
@@ -271,7 +278,7 @@ def mixed_populations(
     return mixed / mixed.sum()
 
 
-def _msm_share(walkers: Walkers, random: np.random.Generator) -> FloatArray:
+def inverse_variance_share(walkers: Walkers, random: np.random.Generator) -> FloatArray:
     """Return the inverse-variance weight (K,) of the MSM's ln p against the bias's."""
     if walkers.biased.all() or not walkers.biased.any():
         return np.full(walkers.count, float(not walkers.biased.any()))
