@@ -190,13 +190,13 @@ def analyse_sampled(
     folding = None if data.folding is None else data.folding.summary(draws, walkers.lag)
     say("bootstrap of the free energies", 0.1)
     ways, weights = estimate_ways(data, draws, None if folding is None else folding.rates)
-    agreements = compare_ways(ways)
+    agreements = compare_ways(ways, others=int(second is not None))
     against = None
     if second is not None:
         say(f"bootstrap of {second.name}", 0.4)
         against = _against(second, seed)
         pair = ("all", ways["all"]), ("against", against.way)
-        agreements.append(compare(*pair, independent=True))
+        agreements.append(compare(*pair, True, len(agreements) + 1))
     say("halves", 0.5)
     sizes, growth = _growth(data, random)
     say("implied timescales", 0.6)
@@ -215,7 +215,7 @@ def analyse_sampled(
         beads=data.beads,
         effective_frames=effective_sample_size(weights),
         weightless=int((weights == 0).sum()),
-        floor=floor_of_surfaces(every.surfaces, every.surface, every.walkers),
+        floor=floor_of_surfaces(every.surfaces, every.surface, every.walkers, every.sparse),
         timescales=times,
         chapman_kolmogorov=tests,
         js_walkers=growth[-1],

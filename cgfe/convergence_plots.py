@@ -21,7 +21,7 @@ def plot_ways(result: Convergence) -> Figure:
         del surfaces["msm"]  # the same as all
     if result.against is not None and result.against.way.surface is not None:
         surfaces["against"] = result.against.way.surface
-    figure = Figure(figsize=(3.4 * len(surfaces) + 0.8, 3.4), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 3.4 * len(surfaces) + 0.8), 3.4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(surfaces), sharex=True, sharey=True))
     for axes, (name, shares) in zip(panels, surfaces.items(), strict=True):
         probability = shares[1:].reshape(result.grid.shape)  # without what is outside

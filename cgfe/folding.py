@@ -23,6 +23,9 @@ WINDOWS = 24
 LAST_SHARE = 0.75
 """Starts must be forgotten before this share of the time, or too little is left to see it."""
 
+ACCUSED = 0.99
+"""Level of the intervals that say whether two groups still differ."""
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -38,24 +41,26 @@ class FoldedShare:
     share, half : array (2, T)
         Mean over walkers and half of its 95 % interval; first those that started folded.
     walkers : (int, int)
-    differences : list of (float, Interval)
-        ns, and the difference of the groups' shares from there to the end.
+    differences : list of (float, Interval, Interval)
+        ns, and the difference of the groups' shares in the window from there, and from there to
+        the end, with 99 % intervals: of a hundred right references one may be accused.
     """
 
     times_ns: FloatArray
     share: FloatArray
     half: FloatArray
     walkers: tuple[int, int]
-    differences: list[tuple[float, Interval]]
+    differences: list[tuple[float, Interval, Interval]]
 
     @property
     def met_ns(self) -> float | None:
-        """Time from which on, and from every later one, the groups' difference may be 0."""
+        """Time when the groups first differ no more, and do not differ after it either."""
         met = None
-        for time, difference in reversed(self.differences):
-            if not difference.contains(0):
+        for time, window, rest in reversed(self.differences):
+            if not rest.contains(0):
                 break
-            met = time
+            if window.contains(0):
+                met = time
         return met
 
     @classmethod
@@ -89,13 +94,18 @@ class FoldedShare:
         )
         edges = np.arange(WINDOWS) * longest * interval_ns / WINDOWS
         means = [_mean(folded[group], known[group]) for group in groups]
-        differences = []
-        for first in range(int(LAST_SHARE * WINDOWS) + 1):
-            rest = [_mean(*(x[g, first:].sum(axis=1)[:, None] for x in (folded, known)))
-                    for g in groups]  # fmt: skip
+
+        def difference(windows: slice) -> Interval:
+            sums = [x[:, windows].sum(axis=1, keepdims=True) for x in (folded, known)]
+            rest = [_mean(sums[0][g], sums[1][g], ACCUSED) for g in groups]
             value = float((rest[0][0] - rest[1][0])[0])
             half = float(np.hypot(rest[0][1], rest[1][1])[0])
-            differences.append((float(edges[first]), Interval(value, value - half, value + half)))
+            return Interval(value, value - half, value + half)
+
+        differences = [
+            (float(edges[k]), difference(slice(k, k + 1)), difference(slice(k, None)))
+            for k in range(int(LAST_SHARE * WINDOWS) + 1)
+        ]
         return cls(
             edges + edges[1] / 2,
             np.array([share for share, _ in means]),
@@ -105,15 +115,17 @@ class FoldedShare:
         )
 
 
-def _mean(folded: FloatArray, known: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the mean share (T,) over walkers (W, T) and half of its 95 % interval."""
+def _mean(
+    folded: FloatArray, known: FloatArray, level: float = LEVEL
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean share (T,) over walkers (W, T) and half of its interval."""
     seen = known > 0
     count = seen.sum(axis=0)
     share = np.divide(folded, known, out=np.zeros_like(folded), where=seen)
     mean = share.sum(axis=0) / np.maximum(count, 1)
     squares = (np.where(seen, share - mean, 0) ** 2).sum(axis=0)
     error = np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1))
-    quantile = stats.t.ppf((1 + LEVEL) / 2, np.maximum(count - 1, 1))
+    quantile = stats.t.ppf((1 + level) / 2, np.maximum(count - 1, 1))
     return np.where(count > 0, mean, np.nan), np.where(count > 1, quantile * error, np.inf)
 
 
@@ -212,7 +224,7 @@ class FoldingData:
             return None
         kept = self.age >= np.minimum(usable, self.lengths / 2)[self.walker]
         kept &= (self.state != 0) & ~self.biased[self.walker]
-        weights = kept * (1.0 if draws is None else draws[self.walker])
+        weights = kept * (1.0 if draws is None else draws[self.walker].astype(np.float64))
         groups = [(self.start == core)[self.walker] for core in (FOLDED, UNFOLDED)]
         masses = [weights[group].sum() for group in groups]
         if min(masses) == 0:

@@ -72,7 +72,7 @@ def half_width(resampled: ArrayLike, walkers: int, comparisons: int = 1) -> Floa
     return np.where(enough, quantile * spread, np.inf)
 
 
-def interval(value: float, resampled: ArrayLike, walkers: int) -> Interval:
+def interval(value: float, resampled: ArrayLike, walkers: int, comparisons: int = 1) -> Interval:
     """Return the interval of a value by `half_width`."""
-    half = float(half_width(resampled, walkers))
+    half = float(half_width(resampled, walkers, comparisons))
     return Interval(float(value), float(value) - half, float(value) + half)

@@ -28,8 +28,8 @@ CHAPMAN_TOLERATED = 0.1
 CHAPMAN_KNOWN = 0.25
 """Difference of probabilities that does not matter, and half of its 95 % interval, as shares of
 the probability of having left."""
-SHARE_KNOWN = 0.35
-"""Half of the 95 % interval of the difference of folded shares within which groups can meet."""
+SHARE_KNOWN = 0.45
+"""Half of the 99 % interval of the difference of folded shares within which groups can meet."""
 
 WAYS = {
     "all": "all walkers together",
@@ -153,9 +153,13 @@ def _transitions(folding: Folding) -> Verdict:
 
 def _starts(share: FoldedShare) -> Verdict:
     question = "Starts forgotten?"
-    who = f"The {share.walkers[0]} walkers that start folded and the {share.walkers[1]} melted"
-    last_time, last = share.differences[-1]
-    left = f"from {short(last_time)} ns on their folded shares differ by {span(last)}"
+    who = (
+        f"The {share.walkers[0]} walkers that start folded and the {share.walkers[1]} unfolded ones"
+    )
+    last_time, _, last = share.differences[-1]
+    left = (
+        f"from {short(last_time)} ns on their folded shares differ by {span(last)}, 99 % interval"
+    )
     if share.met_ns is None:
         return Verdict(question, "no", f"{who} have not met: {left}.")
     if last.half_width > SHARE_KNOWN:

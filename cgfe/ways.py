@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cgfe.core_sets import FOLDED, UNFOLDED, Rates
 from cgfe.errors import InputError
-from cgfe.floor import js_of_equals
+from cgfe.floor import js_of_equals, mass_of_walkers, sparseness
 from cgfe.folding import FoldingData
 from cgfe.frames import FRAMES_AT_ONCE, CGFrames
 from cgfe.free_energy import TICGrid
@@ -171,6 +171,8 @@ class Way:
     walkers : int
         That it rests on.
     surface, surfaces : array (B,), (R, B), or None
+    sparse : float
+        By which a bootstrap's JS is too small (`cgfe.floor.sparseness`).
     delta_f, by_core : Interval or None
         F(folded) - F(unfolded) in kT by RMSD, and by the core that was last.
     delta_f_samples, by_core_samples : array (R,)
@@ -183,6 +185,7 @@ class Way:
     by_core: Interval | None
     delta_f_samples: FloatArray
     by_core_samples: FloatArray
+    sparse: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,8 @@ class Agreement:
     difference : Interval or None
         Of ΔF, kT.
     js, js_by_chance : float
-        Between the surfaces, and the 95 % quantile for two samples of one surface; NaN without.
+        Between the surfaces, and the 95 % quantile for two samples of one surface (less often
+        exceeded where more comparisons are made); NaN without.
     """
 
     first: str
@@ -236,25 +240,24 @@ def estimate_ways(
         {name: _figures(data, w) for name, w in weights_of_ways(data, draw, rates).items()}
         for draw in draws
     ]
-    missing = (np.full(len(data.surface(whole["all"])), np.nan), (np.nan, np.nan))
     numbers = _walkers_behind(data)
-    ways = {}
-    for name, weights in whole.items():
-        surface, (by_rmsd, by_core) = _figures(data, weights)
-        found = [sample.get(name, missing) for sample in samples]
-        pairs = np.array([pair for _, pair in found])
-        native = data.folded is not None
-        ways[name] = Way(
-            walkers=numbers[name],
-            surface=surface,
-            surfaces=np.array([s for s, _ in found if np.isfinite(s[0])]),
-            delta_f=interval(by_rmsd, pairs[:, 0], numbers[name]) if native else None,
-            by_core=interval(by_core, pairs[:, 1], numbers[name])
-            if native and np.isfinite(by_core)
-            else None,
-            delta_f_samples=pairs[:, 0],
-            by_core_samples=pairs[:, 1],
+    missing = (np.full(1 + data.grid.shape[0] * data.grid.shape[1], np.nan), (np.nan, np.nan))
+    ways = {
+        name: _way(
+            data,
+            weights,
+            [sample.get(name, missing) for sample in samples],
+            numbers[name],
+            # The sparseness is that of the walkers; it takes weights as they are.
+            sparseness(
+                mass_of_walkers(data.walkers.walker, data.bins, weights),
+                draws,
+                np.random.default_rng(0),
+                data.biased.astype(np.int64),
+            ),
         )
+        for name, weights in whole.items()
+    }
     if rates is not None:
         nothing = np.full(len(draws), np.nan)
         ways["rates"] = Way(
@@ -263,7 +266,30 @@ def estimate_ways(
     return ways, whole["all"]
 
 
-def _figures(data: Sampled, weights: FloatArray) -> tuple[FloatArray, tuple[float, float]]:
+def _way(
+    data: Sampled, weights: FloatArray, samples: list["Figures"], walkers: int, sparse: float
+) -> Way:
+    surface, (by_rmsd, by_core) = _figures(data, weights)
+    pairs = np.array([pair for _, pair in samples])
+    native = data.folded is not None
+    has_core = native and np.isfinite(by_core)
+    return Way(
+        walkers=walkers,
+        surface=surface,
+        surfaces=np.array([s for s, _ in samples if np.isfinite(s[0])]),
+        delta_f=interval(by_rmsd, pairs[:, 0], walkers) if native else None,
+        by_core=interval(by_core, pairs[:, 1], walkers) if has_core else None,
+        delta_f_samples=pairs[:, 0],
+        by_core_samples=pairs[:, 1],
+        sparse=sparse,
+    )
+
+
+Figures = tuple[FloatArray, tuple[float, float]]
+"""Surface (B,), and ΔF by RMSD and by core."""
+
+
+def _figures(data: Sampled, weights: FloatArray) -> Figures:
     return data.surface(weights), data.delta_f(weights)
 
 
@@ -300,18 +326,30 @@ def weights_of_ways(
     return found
 
 
-def compare_ways(ways: dict[str, Way]) -> list[Agreement]:
-    """Compare the MSM with the bias, and with counts and rates of the same walkers."""
-    found = []
-    if {"msm", "bias"} <= ways.keys():
-        found.append(compare(("msm", ways["msm"]), ("bias", ways["bias"]), independent=True))
-    for name in ("counts", "rates"):
-        if {"msm", name} <= ways.keys():
-            found.append(compare(("msm", ways["msm"]), (name, ways[name]), independent=False))
-    return found
+def compare_ways(ways: dict[str, Way], others: int = 0) -> list[Agreement]:
+    """Compare the MSM with the bias, and with counts and rates of the same walkers.
+
+    `others` is how many more comparisons are made: all intervals shall hold at once.
+    """
+    pairs = [
+        (first, second, independent)
+        for first, second, independent in (
+            ("msm", "bias", True),
+            ("msm", "counts", False),
+            ("msm", "rates", False),
+        )
+        if {first, second} <= ways.keys()
+    ]
+    number = len(pairs) + others
+    return [
+        compare((first, ways[first]), (second, ways[second]), independent, number)
+        for first, second, independent in pairs
+    ]
 
 
-def compare(first: tuple[str, Way], second: tuple[str, Way], independent: bool) -> Agreement:
+def compare(
+    first: tuple[str, Way], second: tuple[str, Way], independent: bool, comparisons: int = 1
+) -> Agreement:
     """Compare two ways, by RMSD where both have that, else by the core that was last.
 
     Ways on the same walkers are compared sample by sample, and their surfaces not at all: they
@@ -326,7 +364,7 @@ def compare(first: tuple[str, Way], second: tuple[str, Way], independent: bool) 
         (a.by_core, b.by_core, a.by_core_samples, b.by_core_samples),
     ):
         if one is not None and two is not None:
-            difference = interval(one.value - two.value, x - y, number)
+            difference = interval(one.value - two.value, x - y, number, comparisons)
             break
     js = chance = float("nan")
     if independent and a.surfaces is not None and b.surfaces is not None:
@@ -335,5 +373,6 @@ def compare(first: tuple[str, Way], second: tuple[str, Way], independent: bool) 
         js = js_divergence(a.surface, b.surface)
         size = min(len(a.surfaces), len(b.surfaces))
         equal = js_of_equals((a.surfaces[:size], a.surface), (b.surfaces[:size], b.surface))
-        chance = float(np.quantile(equal, 0.95)) * number / max(number - 1, 1)
+        scale = (a.sparse + b.sparse) / 2 * number / max(number - 1, 1)
+        chance = scale * float(np.quantile(equal, 1 - 0.05 / comparisons))
     return Agreement(name, other, independent, difference, js, chance)

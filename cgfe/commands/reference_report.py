@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> None:
     with tqdm(total=1.0, bar_format=bar_format) as bar:
 
         def progress(what: str, share: float) -> None:
-            bar.set_description(what, refresh=False)
+            bar.set_description_str(what, refresh=False)
             bar.update(share - bar.n)
 
         result = analyse(frames, options.seed, progress, against)
