@@ -28,7 +28,7 @@ CHAPMAN_TOLERATED = 0.1
 CHAPMAN_KNOWN = 0.25
 """Difference of probabilities that does not matter, and half of its 95 % interval, as shares of
 the probability of having left."""
-SHARE_KNOWN = 0.45
+SHARE_KNOWN = 0.5
 """Half of the 99 % interval of the difference of folded shares within which groups can meet."""
 
 WAYS = {
@@ -60,16 +60,20 @@ def judge(result: Convergence) -> list[Verdict]:
         found.append(_memory(result, result.folding))
     found += [_timescales(result), _chapman_kolmogorov(result)]
     # Two ways that agree say nothing while what both rest on is in doubt.
-    doubts = [v for v in found if v.question in _FOUNDATIONS and v.answer != "yes"]
+    keys = [(v.question, v.answer) for v in found]
+    doubts = [_FOUNDATIONS[key] for key in keys if key in _FOUNDATIONS]
     found.insert(2 if result.folding is not None else 1, _two_ways(result, doubts))
     return found
 
 
 _FOUNDATIONS = {
-    "Enough transitions?": "there are too few transitions",
-    "Starts forgotten?": "walkers still remember where they started",
-    "States without memory?": "states are not what they seem",
+    ("Enough transitions?", "no"): "there are too few transitions",
+    ("Starts forgotten?", "no"): "walkers still remember where they started",
+    ("Starts forgotten?", "unknown"): "whether starts are forgotten is not known",
+    ("States without memory?", "no"): "states are not what they seem",
+    ("States without memory?", "unknown"): "whether states have memory is not known",
 }
+"""What makes an agreement of two ways worthless, in words."""
 
 _FAILURES = {
     "Surface known?": "walkers differ too much",
@@ -207,7 +211,7 @@ def _ended(test: SurvivalTest) -> str:
     )
 
 
-def _two_ways(result: Convergence, doubts: list[Verdict]) -> Verdict:
+def _two_ways(result: Convergence, doubts: list[str]) -> Verdict:
     question = "Two ways agree?"
     if not result.agreements:
         return Verdict(question, "unknown", "There is one way to the weights alone.")
@@ -215,7 +219,7 @@ def _two_ways(result: Convergence, doubts: list[Verdict]) -> Verdict:
     if not all(agreement.holds for agreement in result.agreements):
         return Verdict(question, "no", f"{words} They contradict each other.")
     if doubts:
-        why = " and ".join(_FOUNDATIONS[v.question] for v in doubts)
+        why = ", ".join(doubts)
         return Verdict(question, "unknown", f"{words} That is no agreement to rely on: {why}.")
     if not any(agreement.independent for agreement in result.agreements):
         return Verdict(

@@ -113,13 +113,18 @@ class Sampled:
         return np.asarray(mass / mass.sum())
 
     def delta_f(self, weights: FloatArray) -> tuple[float, float]:
-        """Return F(folded) - F(unfolded) in kT, by RMSD and by the core that was last."""
+        """Return F(folded) - F(unfolded) in kT, by RMSD and by the core that was last.
+
+        The latter is NaN where biased frames have weight: a bias changes which core was last.
+        """
         if self.folded is None or self.folding is None:
             return float("nan"), float("nan")
-        state = self.folding.state
-        by_core = weights[state == FOLDED].sum(), weights[state == UNFOLDED].sum()
         inside = weights[self.folded].sum()
-        return _delta_f(inside, weights.sum() - inside), _delta_f(*by_core)
+        by_rmsd = _delta_f(inside, weights.sum() - inside)
+        if self.biased.any() and weights[self.biased[self.walkers.walker]].any():
+            return by_rmsd, float("nan")
+        state = self.folding.state
+        return by_rmsd, _delta_f(weights[state == FOLDED].sum(), weights[state == UNFOLDED].sum())
 
 
 def _delta_f(folded: float, unfolded: float) -> float:

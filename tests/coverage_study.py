@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 
+from cgfe import kinetics
 from cgfe.convergence import Convergence, analyse_sampled
 from cgfe.metrics import js_divergence
 from cgfe.verdicts import judge
@@ -42,6 +43,19 @@ def short(made: Made, random: np.random.Generator) -> Sampled:
     return made.sampled(paths, random, lag=1)
 
 
+def blind(made: Made, random: np.random.Generator) -> Sampled:
+    """Short walkers and five of 15 ns under a bias on the beads, too short for the packing.
+
+    The five start between the states, so they see the folded state unpacked alone.
+    """
+    numbers = ((1, 40), (0, 60), (-1, 30))
+    starts = np.concatenate([made.starts(kind, n, random) for kind, n in numbers])
+    paths = made.walk(starts, round(SHORT_NS / STEP_NS), random)
+    tilt = 1 / np.array([made.population[made.kind == k].sum() for k in (-1, 0, 1)])[made.kind + 1]
+    biased = made.walk(made.starts(0, 5, random), round(15.0 / STEP_NS), random, tilt)
+    return made.sampled(paths, random, 1, biased, tilt)
+
+
 EXPERIMENTS = {
     "long, 50 % folded": ({"folded_share": 0.5, "relaxation_ns": 40.0}, halves),
     "long, 75 % folded": ({"folded_share": 0.7, "relaxation_ns": 40.0}, halves),
@@ -50,6 +64,10 @@ EXPERIMENTS = {
     "long and biased": ({"folded_share": 0.5, "relaxation_ns": 20.0}, with_bias),
     "long, hidden packing": ({"folded_share": 0.5, "relaxation_ns": 40.0, "hidden": True}, halves),
     "short, hidden packing": ({"folded_share": 0.5, "relaxation_ns": 40.0, "hidden": True}, short),
+    "short, blind bias": (
+        {"folded_share": 0.6, "relaxation_ns": 40.0, "hidden": True},
+        blind,
+    ),
     "short": ({"folded_share": 0.5, "relaxation_ns": 40.0}, short),
 }
 
@@ -82,6 +100,7 @@ def tell(name: str, made: Made, results: list[Convergence]) -> None:
 
 def main(experiments: int, names: list[str]) -> None:
     """Make so many experiments of each kind, or of some."""
+    kinetics.LAGS_PS = (200.0, 1e4, 2e4)  # those shorter than the MSM's are only drawn
     for name, (peptide, sample) in EXPERIMENTS.items():
         if names and name not in names:
             continue

@@ -153,7 +153,7 @@ def make(folded_share: float, relaxation_ns: float, hidden: bool = False) -> Mad
     hidden : bool
         Each folded microstate is of two kinds that the beads do not show: a packed one of nine
         tenths of the population, and one through which alone it is reached and left, which
-        itself unfolds within about a nanosecond. The slow motion is the packing.
+        itself unfolds within about a quarter of a nanosecond. The slow motion is the packing.
     """
     frames = CGFrames.load(EMBEDDED["chignolin"])
     distance = rmsd(frames.positions, frames.native_positions)
@@ -175,7 +175,7 @@ def make(folded_share: float, relaxation_ns: float, hidden: bool = False) -> Mad
     apart = np.abs(kind[:, None] - kind[None, :])
     flux *= np.where(apart == 0, 1 / shares[:, None], np.where(apart == 1, 1.0, 0.0))
     barrier = (apart == 1) & (np.maximum(kind[:, None], kind[None, :]) == 1)
-    flux[barrier] *= 20.0 if hidden else 1.0
+    flux[barrier] *= 100.0 if hidden else 1.0
     if hidden:
         barrier = packed[:, None] != packed[None, :]
         flux[barrier & (apart == 1)] = 0
