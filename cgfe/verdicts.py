@@ -164,9 +164,9 @@ def _starts(share: FoldedShare) -> Verdict:
     left = (
         f"from {short(last_time)} ns on their folded shares differ by {span(last)}, 99 % interval"
     )
-    if share.met_ns is None:
+    if not last.contains(0):
         return Verdict(question, "no", f"{who} have not met: {left}.")
-    if last.half_width > SHARE_KNOWN:
+    if share.met_ns is None or last.half_width > SHARE_KNOWN:
         return Verdict(question, "unknown", f"{who} may have met, but {left}: too few to know.")
     return Verdict(question, "yes", f"{who} have met by {short(share.met_ns)} ns: {left}.")
 

@@ -11,6 +11,7 @@ from cgfe.convergence import Convergence, analyse
 from cgfe.core_sets import FOLDED, SurvivalTest
 from cgfe.errors import InputError
 from cgfe.floor import Floor
+from cgfe.folding import FoldedShare
 from cgfe.frames import CGFrames
 from cgfe.intervals import Interval
 from cgfe.reference_report import details, more
@@ -220,6 +221,23 @@ def test_too_few_transitions_and_memory_make_no_agreement(both: Convergence) -> 
     assert "two kinds" in verdicts["States without memory?"].words
     never = by_question(replace(both, folding=replace(folding, rates=None)))
     assert never["Enough transitions?"].answer == "no"
+
+
+def test_starts_are_forgotten_when_groups_have_met_and_enough_is_seen(both: Convergence) -> None:
+    folding = both.folding
+    assert folding is not None
+
+    def answer(*differences: tuple[float, float]) -> str:
+        steps = [(float(k), Interval(w, w - 0.3, w + 0.3), Interval(r, r - 0.3, r + 0.3))
+                 for k, (w, r) in enumerate(differences)]  # fmt: skip
+        share = FoldedShare(np.zeros(1), np.zeros((2, 1)), np.zeros((2, 1)), (16, 16), steps)
+        found = by_question(replace(both, folding=replace(folding, share=share)))
+        return found["Starts forgotten?"].answer + str(share.met_ns)
+
+    assert answer((0.9, 0.5), (0.2, 0.1), (0.1, 0.1)) == "yes1.0"
+    assert answer((0.9, 0.5), (0.2, 0.4), (0.1, 0.4)) == "noNone"
+    # No window shows it yet: the groups may be meeting.
+    assert answer((0.9, 0.5), (0.5, 0.4), (0.5, 0.2)) == "unknownNone"
 
 
 def test_without_a_native_structure_only_the_surface_is_judged() -> None:

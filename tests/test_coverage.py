@@ -37,7 +37,7 @@ def held(found: list[Interval], truth: float) -> float:
 def test_intervals_hold_the_truth_and_the_floor_is_a_perfect_models_score(
     right: Made, sample: object
 ) -> None:
-    experiments = 40
+    experiments = 30
     delta_f: dict[str, list[Interval]] = {}
     by_core: dict[str, list[Interval]] = {}
     floors, scores = [], []
@@ -82,6 +82,7 @@ def test_hidden_packing_that_short_walkers_and_a_blind_bias_miss_is_told() -> No
 def test_the_embedded_set_is_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convergence, "BOOTSTRAPS", 40)
     monkeypatch.setattr(kinetics, "BOOTSTRAPS", 5)
+    monkeypatch.setattr(kinetics, "LAGS_PS", (200.0,))
     monkeypatch.setattr(convergence, "SHARES", (0.5,))
     result = convergence.analyse(CGFrames.load(EMBEDDED["chignolin"]))
     verdicts = {verdict.question: verdict for verdict in judge(result)}
