@@ -17,15 +17,8 @@ from cgfe.frames import CGFrames
 from cgfe.free_energy import TICGrid, effective_sample_size
 from cgfe.kinetics import ChapmanKolmogorov, Timescales, chapman_kolmogorov, timescales
 from cgfe.metrics import js_divergence
-from cgfe.ways import (
-    Agreement,
-    Sampled,
-    Way,
-    compare,
-    compare_ways,
-    estimate_ways,
-    fit_projection,
-)
+from cgfe.sampled import Sampled, fit_projection
+from cgfe.ways import Agreement, Way, compare, compare_ways, estimate_ways
 from cgfe.weights import both_ways
 
 BOOTSTRAPS = 100

@@ -12,8 +12,8 @@ import numpy as np
 from cgfe import kinetics
 from cgfe.convergence import Convergence, analyse_sampled
 from cgfe.metrics import js_divergence
+from cgfe.sampled import Sampled
 from cgfe.verdicts import judge
-from cgfe.ways import Sampled
 from tests.made_walkers import STEP_NS, Made, make
 
 LONG_NS, SHORT_NS = 120.0, 2.0

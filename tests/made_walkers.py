@@ -15,7 +15,7 @@ from cgfe.datamodule import EMBEDDED
 from cgfe.folding import FoldingData
 from cgfe.frames import CGFrames
 from cgfe.metrics import rmsd
-from cgfe.ways import Sampled, fit_projection
+from cgfe.sampled import Sampled, fit_projection
 from cgfe.weights import Walkers, inverse_variance_share
 
 STEP_NS = 0.1

@@ -14,8 +14,9 @@ from cgfe.floor import floor_of_surfaces
 from cgfe.frames import CGFrames
 from cgfe.intervals import Interval
 from cgfe.metrics import js_divergence
+from cgfe.sampled import Sampled
 from cgfe.verdicts import headline, judge
-from cgfe.ways import Sampled, estimate_ways
+from cgfe.ways import estimate_ways
 from tests.coverage_study import blind, halves, with_bias
 from tests.made_walkers import Made, make
 
