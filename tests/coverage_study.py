@@ -1,7 +1,19 @@
-"""Made experiments by the hundred: how often intervals hold the truth, and what the report says.
+"""Made experiments by the dozen: how often intervals hold the truth, and what the report says.
 
-Run by hand (`python -m tests.coverage_study 100`, a second or two per experiment and core); the
-tests repeat a small part of it.
+Run by hand (`python -m tests.coverage_study 40`, one to three seconds per experiment and core);
+the tests repeat a small part of it. Of 40 experiments each (3.84 µs of 32 walkers, relaxation 40
+ns, with the bias 20 ns), the share whose 95 % interval of ΔF held the truth, its median half
+width in kT, the mean floor, and a perfect model's mean JS:
+
+    walkers               weights     counts      rates       bias        floor  JS
+    long                  0.98 ± 0.7  1.00 ± 1.0  0.93 ± 0.7  -           .0054  .0052 ± .0006
+    long and biased       1.00 ± 0.5  0.95 ± 0.6  0.98 ± 0.5  0.93 ± 1.2  .0030  .0030 ± .0002
+    long, hidden packing  0.90 ± 0.6  0.93 ± 0.8  0.88 ± 0.5  -           .0045  .0057 ± .0008
+
+Of the right ones the report denied that starts were forgotten in 1 of 80, that states have no
+memory in 2, that two ways agree in 3, that the Chapman-Kolmogorov test passes in 2; of the
+hidden packing it denied the latter in 29 of 40 and flat timescales in 13. Of 300 right ones 0.7 %
+were accused of memory, 1.7 % of unforgotten starts.
 """
 
 import sys

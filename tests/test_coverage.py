@@ -1,6 +1,6 @@
 """The whole chain on a peptide whose answer is known: walkers, weights, ΔF, floor, verdict.
 
-A small part of `tests.coverage_study`, whose results by the hundred stand in its docstring.
+A small part of `tests.coverage_study`, whose docstring has the results of more.
 """
 
 import numpy as np
