@@ -2,9 +2,9 @@
 
     python benchmarks/sampler.py --turns 3
 
-Both take turns on chignolin, at 300 K and 4 fs, and use the whole machine: the sampler runs one
-walker a core, the plain script one simulation with OpenMM's own choice of threads, and again with
-one thread.
+They take turns on chignolin, at 300 K and 4 fs, and use the whole machine: the sampler with its
+kernel runs as many walkers as lanes and cores, with OpenMM one walker a core, the plain script one
+simulation with OpenMM's own choice of threads, and again with one thread.
 """
 
 import argparse
@@ -19,9 +19,14 @@ from pathlib import Path
 import openmm
 from openmm import app
 
+from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files, sample
-from cgfe.all_atom.starts import HAIRPIN
-from cgfe.all_atom.system import fastest_platform, implicit_solvent_system, peptide_from_pdb
+from cgfe.all_atom.system import (
+    HAIRPIN,
+    fastest_platform,
+    implicit_solvent_system,
+    peptide_from_pdb,
+)
 
 SECONDS = 15.0
 
@@ -44,15 +49,22 @@ def plain_ns_per_day(threads: int | None) -> float:
     return steps * 4e-6 / seconds * 86400
 
 
-def sampler_ns_per_day() -> float:
+def sampler_ns_per_day(engine: str) -> float:
     """Return ns/day of all walkers together, forces and files included."""
+    walkers = os.cpu_count() or 1
+    if engine == "batched":
+        peptide = peptide_from_pdb(HAIRPIN)
+        walkers *= BatchedSystem(implicit_solvent_system(peptide.topology)).lanes
     with tempfile.TemporaryDirectory() as folder:
         config = SamplerConfig(
             output=folder,
             sequence="YYDPETGTWY",
             starts=["folded"],
-            walkers=os.cpu_count() or 1,
+            walkers=walkers,
             nanoseconds=1000.0,
+            chunk_frames=5 if engine == "batched" else 50,
+            equilibration_ps=2.0,
+            engine=engine,
         )
         return _rate(config)
 
@@ -90,7 +102,8 @@ def main() -> None:
     ways = {
         "plain script, obc2.xml": lambda: plain_ns_per_day(None),
         "plain script, obc2.xml, one thread": lambda: plain_ns_per_day(1),
-        "cgfe reference": sampler_ns_per_day,
+        "cgfe reference, OpenMM": lambda: sampler_ns_per_day("openmm"),
+        "cgfe reference": lambda: sampler_ns_per_day("batched"),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(options.turns):

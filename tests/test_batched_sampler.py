@@ -82,8 +82,11 @@ def test_openmm_samples_what_the_kernel_does_not_know(
     monkeypatch.setattr(sampler, "implicit_solvent_system", with_a_wall)
     sample(small(tmp_path / "auto", walkers=1), progress=False)
     assert engine_of(tmp_path / "auto") == "openmm"
-    for settings in ({"engine": "batched"}, {"temperatures_kelvin": [300.0, 330.0]}):
-        with pytest.raises(InputError, match=r"cannot sample this.*CustomExternalForce"):
+    for settings, begin in (
+        ({"engine": "batched"}, "engine batched cannot sample this: .*"),
+        ({"temperatures_kelvin": [300.0, 330.0]}, "replica exchange needs engine batched: .*"),
+    ):
+        with pytest.raises(InputError, match=begin + "CustomExternalForce"):
             sample(small(tmp_path / "x", **settings), progress=False)
     with pytest.raises(InputError, match="no explicit solvent"):
         sample(small(tmp_path / "x", engine="batched", solvent="explicit"), progress=False)
