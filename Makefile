@@ -2,7 +2,7 @@
 # make test    set up and pass the tests
 # make lint    ruff and mypy
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (ten hours)
-# make bench   set up and measure everything (ten minutes; BENCH=--quick: less of it)
+# make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
 # make report  draw the newest run's report again
 
 PYTHON ?= python3

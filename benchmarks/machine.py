@@ -74,7 +74,7 @@ def measure(turns: int, turn_seconds: float, advance: Advance | None = None) -> 
     for count in thread_counts():
         works["matrix product", "torch", count] = on_threads(multiply, count)
         works["triad", "torch", count] = on_threads(triad, count)
-    for width, (work, flops) in _multiply_adds().items():
+    for width, (work, flops) in multiply_adds().items():
         sizes[MULTIPLY_ADDS] = flops
         for count in thread_counts():
             works[MULTIPLY_ADDS, width, count] = _in_parallel(work, count)
@@ -97,8 +97,11 @@ def peak_flops(rows: list[Row], threads: int) -> float | None:
     return max(rates, default=None)
 
 
-def _multiply_adds() -> dict[str, tuple[Work, float]]:
-    """Return the compiled loops with the operations of a call, a vector's lane; or nothing."""
+def multiply_adds() -> dict[str, tuple[Work, float]]:
+    """Return the compiled loops with the operations of a call, a vector's lane; or nothing.
+
+    The names are those of `WIDTHS`.
+    """
     compiler = next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
     if compiler is None:
         return {}

@@ -1,6 +1,6 @@
 """Runs all benchmarks in one process and writes their JSON and plot.
 
-    python -m benchmarks                 # everything, about ten minutes
+    python -m benchmarks                 # everything, about twelve minutes
     python -m benchmarks --quick         # less of everything
     python -m benchmarks --only training simulation --output somewhere
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import machine, memory, pipeline, simulation, training
+from benchmarks import machine, memory, pipeline, sampler, simulation, training
 from benchmarks.baselines import HAS_TORCHMD_NET
 from benchmarks.plot import plot
 from benchmarks.settings import FULL, QUICK, Settings
@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "training": (training.measure, 45),
     "simulation": (simulation.compare, 120),
     "scaling": (simulation.scale, 110),
+    "sampler": (lambda s, _, tell: sampler.measure(s, tell), 110),
     "memory": (lambda s, _, tell: memory.measure(s, tell), 90),
     "pipeline": (lambda s, _, tell: pipeline.measure(s, tell), 90),
 }
@@ -88,7 +89,7 @@ def comparisons(rows: list[Row]) -> list[dict[str, Any]]:
     """Return how many times faster cgfe is than each other variant of the same case."""
     found = []
     for own in rows:
-        if own.variant != "cgfe" or own.section not in ("training", "simulation"):
+        if own.variant != "cgfe" or own.section not in ("training", "simulation", "sampler"):
             continue
         for other in rows:
             if (other.section, other.case) == (own.section, own.case) and other is not own:
@@ -135,6 +136,11 @@ def table(results: dict[str, Any]) -> str:
         elif row["section"] == "pipeline":
             slow, each, fast = (row["per_unit"] / rate for rate in (low, middle, high))
             value = f"{each:.3g} s ({fast:.3g} to {slow:.3g})"
+        elif row["section"] == sampler.PASSES:
+            slow, each, fast = (1e6 * row["per_unit"] / rate for rate in (low, middle, high))
+            value = f"{each:.3g} µs a step of {row['per_unit']} walkers ({fast:.3g} to {slow:.3g})"
+        elif row["section"] == "sampler":
+            value = f"{middle:.3g} {row['items']} ({low:.3g} to {high:.3g})"
         else:
             value = f"{middle:.3g} {row['items']}/s ({low:.3g} to {high:.3g})"
         if "share_of_peak" in row:

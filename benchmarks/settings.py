@@ -28,6 +28,10 @@ class Settings:
         Runs of each command.
     fits : int
         Runs of `Reference.fit`.
+    peptides : tuple of str
+        Names in `sampler.PEPTIDES`.
+    melting_steps : int
+        Hot steps that part their walkers.
     """
 
     network: CGSchNetConfig = CGSchNetConfig(radial_basis="gaussian")  # noqa: RUF009 (frozen)
@@ -43,6 +47,8 @@ class Settings:
     validation_steps: int = 10_000
     commands: int = 5
     fits: int = 3
+    peptides: tuple[str, ...] = ("chignolin", "helix")
+    melting_steps: int = 3000
 
 
 FULL = Settings()
@@ -58,4 +64,5 @@ QUICK = replace(
     validation_steps=500,
     commands=2,
     fits=1,
+    melting_steps=1000,
 )

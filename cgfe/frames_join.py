@@ -37,7 +37,7 @@ def join(stretches: Sequence[CGFrames]) -> CGFrames:
                 raise InputError(f"{other.name} and {first.name}: only one has {key}; not joined.")
     index = np.concatenate([stretch.trajectory_index for stretch in stretches])
     order = np.argsort(index, kind="stable")
-    arrays = {
+    arrays: dict[str, Any] = {
         key: np.concatenate([getattr(stretch, key) for stretch in stretches])[order]
         for key in ("positions", *PER_FRAME, "bias_log_weights")
         if getattr(first, key) is not None

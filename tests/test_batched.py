@@ -14,13 +14,12 @@ from scipy.stats import norm
 
 from cgfe.all_atom.batched import (
     BOLTZMANN_KJ,
-    OPTIONS,
     TERMS,
     BatchedSystem,
     Dynamics,
     Walkers,
 )
-from cgfe.all_atom.parameters import UnsupportedSystem, least_relative_error
+from cgfe.all_atom.parameters import NEAR_RATIO, UnsupportedSystem, least_relative_error
 from cgfe.all_atom.system import (
     HAIRPIN,
     Peptide,
@@ -37,11 +36,10 @@ FORCES = {
     "pairs": "NonbondedForce",
     "solvent": "GBSAOBCForce",
 }
-NATIVE: tuple[str, ...] = OPTIONS
-INSTRUCTIONS = {
-    "native": NATIVE,
-    "avx2": (*OPTIONS, "-march=x86-64-v3"),
-    "sse": (*OPTIONS, "-march=x86-64-v2"),
+INSTRUCTIONS: dict[str, tuple[str, ...]] = {
+    "native": (),
+    "avx2": ("-march=x86-64-v3",),
+    "sse": ("-march=x86-64-v2",),
 }
 PEPTIDES = {
     "chignolin": lambda: peptide_from_pdb(HAIRPIN),
@@ -430,7 +428,8 @@ def test_system_that_is_not_amber_still_agrees() -> None:
 def test_series_are_near_their_functions() -> None:
     k = np.arange(1, 60)
     weights = 2 * k / (2 * k + 1)
-    fit = least_relative_error(weights, 1 / 2.3**2, 5)
-    y = np.linspace(0, 1 / 2.3**2, 500)
+    most = 1 / NEAR_RATIO**2
+    fit = least_relative_error(weights, most, 5)
+    y = np.linspace(0, most, 500)
     exact = np.polynomial.polynomial.polyval(y, weights)
-    assert np.abs(np.polynomial.polynomial.polyval(y, fit) / exact - 1).max() < 2e-6
+    assert np.abs(np.polynomial.polynomial.polyval(y, fit) / exact - 1).max() < 4e-6

@@ -16,7 +16,17 @@ from torch_geometric.data import Batch
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.models.schnet import InteractionBlock
 
-from benchmarks import machine, memory, operations, pipeline, run, simulation, training
+from benchmarks import (
+    machine,
+    memory,
+    operations,
+    peptide_operations,
+    pipeline,
+    run,
+    sampler,
+    simulation,
+    training,
+)
 from benchmarks.baselines import (
     HAS_TORCHMD_NET,
     Baseline,
@@ -27,6 +37,8 @@ from benchmarks.baselines import (
 from benchmarks.settings import QUICK
 from benchmarks.systems import BOND, CLOSEST, compact_chain, radius_of_gyration, synthetic
 from benchmarks.turns import Row, quartiles, take_turns
+from cgfe.all_atom.batched import BatchedSystem, Dynamics
+from cgfe.all_atom.parameters import Parameters
 from cgfe.potential import Potential
 from cgfe.schnet import CGSchNet, CGSchNetConfig
 
@@ -51,6 +63,8 @@ TINY = dataclasses.replace(
     validation_steps=50,
     commands=1,
     fits=1,
+    peptides=("GAG",),
+    melting_steps=20,
 )
 
 bench_extra = pytest.mark.skipif(
@@ -259,6 +273,84 @@ def test_tiny_run_writes_valid_json(
     assert ("training", "torchmd-net") in others or not HAS_TORCHMD_NET
     assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
     assert "cgfe is" in capsys.readouterr().out
+
+
+needs_compiler = pytest.mark.skipif(not BatchedSystem.available(), reason="needs a C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def small_peptide() -> sampler.Case:
+    return sampler.Case.of("GAG", 20)
+
+
+@needs_compiler
+def test_sampler_of_a_tiny_budget(
+    small_machine: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(run, "QUICK", TINY)
+    output = ["--output", str(tmp_path)]
+    run.main(["--quick", "--default-allocator", *output, "--only", "sampler"])
+    results = json.loads((tmp_path / "benchmarks.json").read_text())
+    ways = {row["variant"]: row for row in results["rows"] if row["section"] == "sampler"}
+    for name in ("cgfe", "OpenMM, GBSAOBCForce", "OpenMM, obc2.xml"):
+        assert any(way.startswith(name) for way in ways)
+    for row in ways.values():
+        assert all(math.isfinite(s) and s > 0 for s in row["seconds"])
+        # A walker that makes one step of 4 fs a second makes 0.3456 ns a day.
+        assert row["per_unit"] == pytest.approx(row["walkers"] * 0.3456e-3)
+    assert len(results["comparisons"]) == len(ways) - 1
+    passes = [row for row in results["rows"] if row["section"] == sampler.PASSES]
+    assert [row["variant"] for row in passes] == list(peptide_operations.PASSES)
+    # Medians of two turns are means, so that they add up.
+    assert sum(row["share_of_step"] for row in passes) == pytest.approx(1)
+    assert all(row["share_of_peak"] > 0 for row in passes)
+    text = capsys.readouterr().out
+    assert "walker-µs a day" in text
+    assert "µs a step of" in text
+
+
+@needs_compiler
+def test_kernel_that_is_timed_gives_the_same_bits(small_peptide: sampler.Case) -> None:
+    places = []
+    for options in ((), ("-DCGFE_TIMING",)):
+        batched = BatchedSystem(small_peptide.system, options=options)
+        walkers = small_peptide.walkers(batched, 3)
+        batched.advance(walkers, Dynamics(50, 0.004, 1.0))
+        places.append(np.array(walkers.positions))
+    np.testing.assert_array_equal(*places)
+
+
+@needs_compiler
+def test_pairs_are_classed_as_the_kernel_meets_them(small_peptide: sampler.Case) -> None:
+    layout = BatchedSystem(small_peptide.system).layout
+    parameters = Parameters.of_system(small_peptide.system, layout)
+    positions = 1.5 * small_peptide.positions[: layout.lanes]
+    found = peptide_operations.pair_classes(positions, parameters, layout)
+    atoms, rows = positions.shape[1], layout.rows
+    tail = atoms * (5 + 2 * (layout.middle + layout.far))
+    limits = iter(parameters.floats[-tail - atoms * (atoms - 1) // 2 : -tail])
+    counts = {"far": 0, "middle": 0, "near": 0}
+
+    def meet(block: list[int], column: int) -> None:
+        differences = positions[:, block].astype(float) - positions[:, [column]]
+        squared = (differences**2).sum(-1).min(0)
+        for least, limit in zip(squared, [next(limits) for _ in block], strict=True):
+            near = "near" if least < limit else "middle"
+            counts["far" if squared.min() >= parameters.far_nm**2 else near] += 1
+
+    for first in range(0, atoms, rows):
+        if first + rows > atoms:
+            for row in range(first, atoms):
+                for column in range(row + 1, atoms):
+                    meet([row], column)
+            break
+        for row in range(first, first + rows):
+            for column in range(row + 1, first + rows):
+                meet([row], column)
+        for column in range(first + rows, atoms):
+            meet(list(range(first, first + rows)), column)
+    assert dataclasses.asdict(found) == counts
+    assert min(counts.values()) > 0
 
 
 def test_memory_is_of_a_fresh_process() -> None:

@@ -12,7 +12,9 @@ from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.ends import save_ends
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import sample
+from cgfe.cli import main
 from cgfe.errors import InputError
+from cgfe.frames import CGFrames
 from cgfe.frames_join import join
 
 pytestmark = pytest.mark.skipif(not BatchedSystem.available(), reason="needs a C++ compiler")
@@ -74,3 +76,18 @@ def test_stretches_are_joined_by_trajectory(first: SamplerConfig) -> None:
         join([one, replace(other, temperature_kelvin=310.0)])
     with pytest.raises(InputError, match="only one has forces"):
         join([one, replace(other, forces=None)])
+
+
+def test_commands_pack_ends_and_join(first: SamplerConfig, tmp_path: Path) -> None:
+    frames, ends, joined = (str(tmp_path / name) for name in ("a.h5", "ends.h5", "joined.h5"))
+    pack = ["pack", "--runs", first.output, "--output", frames, "--weights", "counts"]
+    assert main([*pack, "--ends", ends]) == 0
+    second = replace(first, output=str(tmp_path / "second"), continues=ends, seed=2)
+    sample(replace(second, nanoseconds=0.01), progress=False)
+    again = str(tmp_path / "b.h5")
+    assert main(["pack", "--runs", second.output, "--output", again, "--weights", "counts"]) == 0
+    assert main(["pack", "--join", frames, again, "--output", joined]) == 0
+    lengths = [s.stop - s.start for s in CGFrames.load(joined).trajectory_slices()]
+    assert lengths == [30, 30]
+    assert main(["pack", "--join", frames, "--output", joined, "--ends", ends]) == 2
+    assert main(["pack", "--output", joined]) == 2

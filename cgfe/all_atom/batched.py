@@ -18,8 +18,6 @@ from cgfe.all_atom.parameters import Layout, Parameters
 from cgfe.native import in_parallel, library
 
 KERNEL = "peptide"
-OPTIONS = ("-fschedule-insns", "-fsched-pressure")
-"""GCC's scheduling before registers are given out: a tenth faster."""
 BOLTZMANN_KJ = 0.00831446261815324
 """kJ/mol/K."""
 TERMS = ("bonds", "angles", "torsions", "pairs", "solvent")
@@ -201,6 +199,8 @@ class BatchedSystem:
     ----------
     atoms, lanes : int
         Lanes are the walkers of a vector.
+    layout : Layout
+        How the kernel was compiled.
     masses : array (A,)
         amu, infinite for fixed atoms.
 
@@ -213,16 +213,16 @@ class BatchedSystem:
     """
 
     def __init__(
-        self, system: openmm.System, fixed: Sequence[int] = (), options: tuple[str, ...] = OPTIONS
+        self, system: openmm.System, fixed: Sequence[int] = (), options: tuple[str, ...] = ()
     ) -> None:
         kernel = library(KERNEL, *options)
         assert kernel is not None, "asked for where `available` is false"
         self._kernel = kernel
         numbers = [ctypes.c_int32() for _ in range(4)]
         kernel.peptide_layout(*(ctypes.byref(number) for number in numbers))
-        layout = Layout(*(number.value for number in numbers))
-        parameters = Parameters.of_system(system, layout, tuple(fixed))
-        self.atoms, self.lanes = parameters.counts["atoms"], layout.lanes
+        self.layout = Layout(*(number.value for number in numbers))
+        parameters = Parameters.of_system(system, self.layout, tuple(fixed))
+        self.atoms, self.lanes = parameters.counts["atoms"], self.layout.lanes
         self.masses = np.array([system.getParticleMass(i)._value for i in range(self.atoms)])
         self.masses[list(fixed)] = np.inf
         sizes = _Sizes(**parameters.counts, far=parameters.far_nm)
@@ -237,7 +237,7 @@ class BatchedSystem:
     @staticmethod
     def available() -> bool:
         """Say whether the kernel can be compiled here."""
-        return library(KERNEL, *OPTIONS) is not None
+        return library(KERNEL) is not None
 
     def walkers(self, positions: NDArray[np.floating]) -> Walkers:
         """Return walkers at rest at positions (W, A, 3) in nm, at 300 K."""

@@ -19,9 +19,9 @@ BORN_OFFSET_NM = 0.009
 """What OBC subtracts from every radius."""
 PROBE_NM = 0.14
 """Radius of the water molecule of the surface term."""
-NEAR_RATIO = 2.3
+NEAR_RATIO = 2.1
 """Pairs closer than so many scaled radii, or overlapping, take the Born integral's logarithm."""
-FAR_RATIO = 3.8
+FAR_RATIO = 3.2
 """Beyond so many times the largest scaled radius the shortest series does."""
 MOST_FOLD = 6
 MOST_BONDED = 3

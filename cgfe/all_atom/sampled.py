@@ -83,7 +83,7 @@ def open_runs(
         If a folder is no run or was not sampled at that temperature, or runs do not belong
         together.
     """
-    runs = [(Path(folder), _config(Path(folder))) for folder in folders]
+    runs = [(Path(folder), run_config(Path(folder))) for folder in folders]
     first_folder, first = runs[0]
     kelvin = first.ladder[0] if temperature is None else temperature
     trajectories = []
@@ -121,7 +121,14 @@ def _of_run(folder: Path, config: SamplerConfig, kelvin: float) -> list[SampledT
     ]
 
 
-def _config(folder: Path) -> SamplerConfig:
+def run_config(folder: Path) -> SamplerConfig:
+    """Return the settings of the run in a folder.
+
+    Raises
+    ------
+    InputError
+        If it holds no run.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder}: no sampler run (config.yaml is missing).")

@@ -1,8 +1,13 @@
 """`cgfe pack`: map sampled runs to one file of CG frames."""
 
+from argparse import Namespace
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cgfe.commands.parsing import Parser
+
+if TYPE_CHECKING:
+    from cgfe.frames import CGFrames
 
 EPILOG = """\
 Frames carry equilibrium weights, of each part from its own walkers: from the bias of biased runs,
@@ -17,7 +22,14 @@ frames of one temperature are taken; a trajectory is then a ladder. Example:
 def run(words: Sequence[str]) -> None:
     """Pack as the command line says."""
     parser = Parser("pack", "Map sampled all-atom runs to one file of CG frames.", EPILOG)
-    parser.add_argument("--runs", nargs="+", required=True, help="folders of cgfe reference")
+    sources = parser.add_mutually_exclusive_group(required=True)
+    sources.add_argument("--runs", nargs="+", help="folders of cgfe reference")
+    sources.add_argument(
+        "--join",
+        nargs="+",
+        metavar="FILE",
+        help="packed stretches of one sampling, joined walker by walker in this order",
+    )
     parser.add_argument("--output", required=True, help="frames file (.h5) to write")
     parser.add_argument(
         "--force-map",
@@ -59,14 +71,45 @@ def run(words: Sequence[str]) -> None:
         choices=("estimated", "counts"),
         help="counts: every frame counts alike (default: %(default)s)",
     )
+    parser.add_argument(
+        "--ends",
+        metavar="FILE",
+        help="write where the walkers of the one run ended, for a run that continues it elsewhere "
+        "(key continues)",
+    )
     options = parser.parse_args(list(words[1:]))
+    from dataclasses import replace
     from pathlib import Path
 
-    from cgfe.all_atom.pack import pack_runs
+    from cgfe.all_atom.ends import save_ends
+    from cgfe.all_atom.sampled import run_config
     from cgfe.files import make_folder
+    from cgfe.frames import CGFrames
+    from cgfe.frames_join import join
 
     make_folder(Path(options.output).parent)
-    frames = pack_runs(
+    if options.ends and (options.join or len(options.runs) != 1):
+        parser.error("--ends needs exactly one run behind --runs")
+    if options.join:
+        frames = join([CGFrames.load(path) for path in options.join])
+    else:
+        frames = _packed(options, "cgfe " + " ".join(words))
+    frames.save(options.output)
+    if options.ends:
+        folder = options.runs[0]
+        save_ends(replace(run_config(Path(folder)), output=folder), Path(options.ends))
+    if frames.weights is not None and (lost := int((frames.weights == 0).sum())):
+        print(f"{lost} frames lie where populations are not known; their weight is 0")
+    print(
+        f"packed: {options.output} ({len(frames)} frames, {frames.nanoseconds:.1f} ns, "
+        f"{len(frames.trajectory_slices())} trajectories)"
+    )
+
+
+def _packed(options: Namespace, source: str) -> "CGFrames":
+    from cgfe.all_atom.pack import pack_runs
+
+    return pack_runs(
         options.runs,
         kind=options.force_map,
         discard_ns=options.discard_ns,
@@ -76,12 +119,5 @@ def run(words: Sequence[str]) -> None:
         temperature=options.temperature,
         every_ps=options.every_ps,
         weights=options.weights,
-        source="cgfe " + " ".join(words),
-    )
-    frames.save(options.output)
-    if frames.weights is not None and (lost := int((frames.weights == 0).sum())):
-        print(f"{lost} frames lie where populations are not known; their weight is 0")
-    print(
-        f"packed: {options.output} ({len(frames)} frames, {frames.nanoseconds:.1f} ns, "
-        f"{len(frames.trajectory_slices())} trajectories)"
+        source=source,
     )

@@ -6,6 +6,10 @@
 // walkers of a vector through all steps of a call; vectors do not see each other, so no number
 // depends on the threads or on how steps are cut into calls.
 
+#if defined(CGFE_TIMING)
+#include <ctime>
+#endif
+
 #include "vectors.h"
 #include "lanes.h"
 #include "peptide.h"
@@ -35,6 +39,25 @@ struct Walkers {
     }
 };
 
+// ---- Where the time goes, for benchmarks: nothing unless compiled with -DCGFE_TIMING ----
+
+enum Pass { BONDED, BORN_RADII, PAIR_FORCES, CHAIN_RULE, STEP, PASSES };
+
+#if defined(CGFE_TIMING)
+thread_local double cpu_seconds[PASSES], last_mark;
+
+// Adds this thread's time since the last mark to `pass`.
+void mark(Pass pass) {
+    timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    const double seconds = now.tv_sec + 1e-9 * now.tv_nsec;
+    cpu_seconds[pass] += seconds - last_mark;
+    last_mark = seconds;
+}
+#else
+void mark(Pass) {}
+#endif
+
 template <bool ENERGY>
 void evaluate(const Peptide &p, Workspace &w) {
     const size_t line = 4 * LANES, atoms = p.sizes.atoms;
@@ -45,11 +68,15 @@ void evaluate(const Peptide &p, Workspace &w) {
     bonds<ENERGY>(p, w);
     angles<ENERGY>(p, w);
     torsions<ENERGY>(p, w);
+    mark(BONDED);
     sweep<BornIntegrals>(p, w);
     born_radii(p, w);
+    mark(BORN_RADII);
     sweep<PairForces<ENERGY>>(p, w);
     born_slopes<ENERGY>(p, w);
+    mark(PAIR_FORCES);
     sweep<ChainRule>(p, w);
+    mark(CHAIN_RULE);
 }
 
 // Forces always come from the same instructions, so that their bits do not depend on whether
@@ -69,6 +96,7 @@ void advance(const Peptide &p, Workspace &w, const Walkers &to, const Steps &ste
     Random random(to.random);
     for (int64_t k = 1; k <= steps.count; ++k) {
         step(p, s, to.forces, to.positions, to.velocities, random);
+        mark(STEP);
         if (k < steps.count)
             evaluate<false>(p, w);
         else
@@ -142,5 +170,15 @@ void peptide_normals(uint32_t *random, int32_t count, float *to) {
     }
     source.save(random);
 }
+
+#if defined(CGFE_TIMING)
+// CPU seconds that this thread spent in each pass since the last call (PASSES).
+void peptide_times(double *seconds) {
+    std::memcpy(seconds, cpu_seconds, sizeof cpu_seconds);
+    std::memset(cpu_seconds, 0, sizeof cpu_seconds);
+    mark(STEP);
+    cpu_seconds[STEP] = 0;
+}
+#endif
 
 }  // extern "C"
