@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
@@ -72,13 +73,15 @@ def sample_batched(
     config: SamplerConfig, peptide: Peptide, kernel: BatchedSystem, progress: bool
 ) -> None:
     """Run all walkers to their end."""
-    hook = ReplicaExchange(config) if config.temperatures_kelvin else None
+    hook = ReplicaExchange(config, kernel.masses) if config.temperatures_kelvin else None
     run = BatchedRun(config, peptide, kernel, hook)
     with ending_on_sigterm(), sampling_bar(config, run.done_ns(), progress) as bar:
         while together := run.behind():
             run.sample_chunk(*together, bar)
     if config.temperatures_kelvin:
-        ExchangeReport.of_run(config).save(Path(config.output))
+        report = ExchangeReport.of_run(config)
+        report.save(Path(config.output))
+        rank_zero_info(str(report))
 
 
 def needed_bytes(config: SamplerConfig, atoms: int) -> int:
