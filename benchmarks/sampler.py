@@ -24,8 +24,8 @@ from benchmarks.settings import Settings
 from benchmarks.turns import Advance, Row, Work, take_turns
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers, usable_cores
 from cgfe.all_atom.parameters import Parameters
-from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import (
+    HAIRPIN,
     Peptide,
     implicit_solvent_system,
     peptide_from_pdb,

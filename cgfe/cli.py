@@ -15,7 +15,7 @@ COMMANDS = {
     "predict": ("training", "energies and forces of a checkpoint on the test split, as HDF5"),
     "simulate": ("simulate", "run Langevin dynamics of a checkpoint, write a trajectory"),
     "report": ("report", "draw a run's figures and tables into one HTML page"),
-    "reference": ("reference", "sample an all-atom peptide with OpenMM"),
+    "reference": ("reference", "sample an all-atom peptide"),
     "pack": ("pack", "map sampled all-atom runs to one file of CG frames"),
     "reference-report": ("reference_report", "tell whether reference frames are converged"),
     "import": ("import_frames", "read trajectories and data sets of other programs"),

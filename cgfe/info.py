@@ -136,7 +136,9 @@ def _sampler_lines(folder: Path) -> Iterator[Line]:
 
     config: Any = OmegaConf.load(folder / "config.yaml")
     yield "sampler run", folder
-    for key in ("sequence", "pdb", "temperature_kelvin", "frame_interval_ps", "walkers"):
+    ladder = config.get("temperatures_kelvin")
+    kelvin = "temperatures_kelvin" if ladder else "temperature_kelvin"
+    for key in ("engine", "sequence", "caps", "pdb", kelvin, "frame_interval_ps", "walkers"):
         if config.get(key) is not None:
             yield key.replace("_", " "), config[key]
     frames: Counter[str] = Counter()

@@ -105,6 +105,29 @@ def test_unknown_letter(refused: Callable[..., str]) -> None:
     assert "unknown letter 'B'" in sentence
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["engine=batched", "solvent=explicit"], "the kernel has no explicit solvent"),
+        (["temperatures_kelvin=[300,310,305]"], "expected positive values in ascending order"),
+        (["temperatures_kelvin=[300,310]", "walkers=1"], "walkers is 1; replica exchange"),
+        (["temperatures_kelvin=[300,310]", "engine=openmm"], "needs engine batched"),
+        (["walkers=1000000000"], "GiB of memory; expected at most"),
+    ],
+)
+def test_what_the_sampler_cannot_do(
+    settings: list[str], sentence: str, refused: Callable[..., str]
+) -> None:
+    assert sentence in refused("reference", "--config", REFERENCE, "output=out", *settings)
+
+
+def test_folder_of_another_engine(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text("sequence: YYDPETGTWY\n")
+    sentence = refused("reference", "--config", REFERENCE, "output=out", "engine=batched")
+    assert "out holds a run of engine openmm, but engine is batched" in sentence
+
+
 @pytest.mark.parametrize("key", ["energy_weight", "force_weight"])
 def test_negative_weight(key: str, refused: Callable[..., str], tiny_file: Path) -> None:
     assert f"{key} is -0.5" in refused(*fit(tiny_file, f"--model.loss.{key}=-0.5"))

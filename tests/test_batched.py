@@ -20,8 +20,8 @@ from cgfe.all_atom.batched import (
     Walkers,
 )
 from cgfe.all_atom.parameters import NEAR_RATIO, UnsupportedSystem, least_relative_error
-from cgfe.all_atom.starts import HAIRPIN
 from cgfe.all_atom.system import (
+    HAIRPIN,
     Peptide,
     implicit_solvent_system,
     peptide_from_pdb,

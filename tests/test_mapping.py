@@ -5,8 +5,7 @@ import openmm
 import pytest
 from openmm import unit
 
-from cgfe.all_atom.starts import HAIRPIN
-from cgfe.all_atom.system import alpha_carbons, implicit_solvent_system, peptide_from_pdb
+from cgfe.all_atom.system import HAIRPIN, alpha_carbons, implicit_solvent_system, peptide_from_pdb
 from cgfe.errors import InputError
 from cgfe.mapping import CarbonAlphaMapping
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ

@@ -15,8 +15,7 @@ import pytest
 import torch
 from mdtraj.formats import TRRTrajectoryFile
 
-from cgfe.all_atom.starts import HAIRPIN
-from cgfe.all_atom.system import alpha_carbons, implicit_solvent_system, peptide_from_pdb
+from cgfe.all_atom.system import HAIRPIN, alpha_carbons, implicit_solvent_system, peptide_from_pdb
 from cgfe.cli import main
 from cgfe.errors import InputError
 from cgfe.frames import CGFrames, bead_types_of

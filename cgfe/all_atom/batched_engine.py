@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
@@ -76,7 +77,7 @@ def sample_batched(
     """Run all walkers to their end."""
     hook: Hook | None = None
     if config.temperatures_kelvin:
-        hook = ReplicaExchange(config)
+        hook = ReplicaExchange(config, kernel.masses)
     elif config.metadynamics is not None:
         hook = SharedHills(config)
     run = BatchedRun(config, peptide, kernel, hook)
@@ -84,7 +85,9 @@ def sample_batched(
         while together := run.behind():
             run.sample_chunk(*together, bar)
     if config.temperatures_kelvin:
-        ExchangeReport.of_run(config).save(Path(config.output))
+        report = ExchangeReport.of_run(config)
+        report.save(Path(config.output))
+        rank_zero_info(str(report))
 
 
 def needed_bytes(config: SamplerConfig, atoms: int) -> int:

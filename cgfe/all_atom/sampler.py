@@ -3,7 +3,6 @@
 What a run depends on is in `cgfe.all_atom.config`, what it leaves behind in `cgfe.all_atom.chunks`.
 """
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,6 @@ from cgfe.files import make_folder, replacing
 from cgfe.memory import require_memory
 
 __all__ = ["SamplerConfig", "chunk_files", "sample"]
-
-log = logging.getLogger(__name__)
 
 FREE_KEYS = {"output", "nanoseconds", "walkers", "processes", "platform"}
 """May change when a run goes on."""
@@ -107,16 +104,17 @@ def _chosen_kernel(
                 "choose another output folder or restore the setting."
             )
         engine = begun["engine"]
-    kernel, why_not = None, "it was asked for"
-    if engine != "openmm":
-        kernel, why_not = _kernel(config, peptide, platform if engine == "auto" else "CPU")
     needs = {
-        "engine batched": engine == "batched",
-        "replica exchange": config.temperatures_kelvin is not None,
-        "a run that continues another": config.continues is not None,
+        "engine batched cannot sample this": engine == "batched",
+        "replica exchange needs engine batched": config.temperatures_kelvin is not None,
+        "a run that continues another needs engine batched": config.continues is not None,
     }
+    kernel, why_not = None, "the config, or its folder, names engine openmm."
+    if engine != "openmm":
+        # Where a GPU is, OpenMM is faster; but it cannot do everything.
+        kernel, why_not = _kernel(config, peptide, "CPU" if any(needs.values()) else platform)
     for what in (what for what, holds in needs.items() if holds and kernel is None):
-        raise InputError(f"{what} cannot sample this: {why_not}")
+        raise InputError(f"{what}: {why_not}")
     if engine == "auto":
         chosen = f"OpenMM ({platform}): {why_not}" if kernel is None else "the batched kernel"
         rank_zero_info(f"Engine: {chosen}")
