@@ -297,7 +297,7 @@ def test_metadynamics_keeps_unbiased_forces_and_weights_frames(tmp_path: Path) -
         chunk["energies"][-1], abs=0.05
     )
     assert chunk["bias"].max() > 1
-    frames = pack_runs([tmp_path / "run"], native="folded")
+    frames = pack_runs([tmp_path / "run"], native="folded", discard_ns=0.0)
     assert frames.weights is not None
     assert frames.weights.mean() == pytest.approx(1)
     assert frames.biased_trajectories.tolist() == [0, 1]
