@@ -1,21 +1,28 @@
 """The report on a reference: one page that says whether it can tell models apart."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cgfe.convergence import TARGET_DELTA_F_KT, TARGET_JS, Convergence
+from matplotlib.figure import Figure
+
+from cgfe.convergence import Convergence
 from cgfe.convergence_plots import (
     plot_chapman_kolmogorov,
+    plot_folded_share,
     plot_growth,
     plot_timescales,
     plot_ways,
 )
+from cgfe.intervals import Interval
 from cgfe.metrics import FOLDED_RMSD
 from cgfe.pages import figure, short, write_page
+from cgfe.verdicts import WAYS, headline, judge, useful
 
 PAGE = "reference_report.html.j2"
-WAYS = {"all": "all together", "msm": "unbiased trajectories (MSM)", "bias": "biased trajectories"}
+TONES = {"yes": "good", "unknown": "fair", "no": "bad"}
 
 
 def write_reference_report(result: Convergence, name: str, size: str, output: Path) -> Path:
@@ -31,99 +38,74 @@ def write_reference_report(result: Convergence, name: str, size: str, output: Pa
     output : Path
         HTML file to write.
     """
-    figures = [
-        figure(lambda: plot_ways(result), "Free-energy surface by each way to the weights"),
-        figure(
-            lambda: plot_growth(result),
-            "JS divergence between two disjoint parts, each with weights of its own, against "
-            "their size",
-        ),
-    ]
-    if len(result.timescales.lags_ps):
-        figures.append(
-            figure(
-                lambda: plot_timescales(result),
-                "Implied timescales of the MSM against its lag, with 95 % bootstrap bands; below "
-                "the dotted line nothing can be seen",
-            )
-        )
-    if result.chapman_kolmogorov:
-        figures.append(
-            figure(
-                lambda: plot_chapman_kolmogorov(result),
-                "Chapman-Kolmogorov test: the MSM's prediction against MSMs at longer lags",
-            )
-        )
+    verdicts = judge(result)
+    converged = all(v.answer == "yes" for v in verdicts)
     write_page(
         output,
         PAGE,
         name=name,
-        tone="good" if result.converged else "fair" if _useful(result) else "bad",
+        tone="good" if converged else "fair" if useful(result) else "bad",
         headline=headline(result),
-        details=details(result),
+        more="" if converged else more(result),
+        verdicts=[(v.question, v.answer, TONES[v.answer], v.words) for v in verdicts],
         facts=_facts(result, size),
         rows=_rows(result),
-        figures=figures,
+        figures=_figures(result),
     )
     return output
 
 
-def headline(result: Convergence) -> str:
-    """Say in one sentence whether models can be told apart."""
-    if result.converged:
-        return "Converged: models that differ by more than the figures below can be told apart."
-    if _useful(result):
-        return (
-            "Not converged: it tells a model that loses a basin from one that does not, but no "
-            "finer."
+def _figures(result: Convergence) -> list[dict[str, str]]:
+    drawn: list[tuple[Callable[[Convergence], Figure], str]] = [
+        (plot_ways, "Free-energy surface by each way to the weights"),
+    ]
+    if result.folding is not None and result.folding.share is not None:
+        drawn.append(
+            (
+                plot_folded_share,
+                "Share of walkers that are folded (by the core they were in last) against time, by "
+                "the core they started in; bands are 95 % intervals of the mean over walkers",
+            )
         )
-    return "Not converged: its halves differ as much as models do, so it decides nothing yet."
+    drawn.append(
+        (
+            plot_growth,
+            "JS divergence between two disjoint parts, each with weights of its own, against their "
+            "size; the floor is that of the whole",
+        )
+    )
+    if len(result.timescales.lags_ps):
+        drawn.append(
+            (
+                plot_timescales,
+                "Implied timescales of the MSM against its lag, with 95 % bands; below the dotted "
+                "line nothing can be seen, the dashed one is the lag in use",
+            )
+        )
+    if result.chapman_kolmogorov:
+        drawn.append(
+            (
+                plot_chapman_kolmogorov,
+                "Chapman-Kolmogorov test: the MSM's prediction against MSMs at longer lags, with "
+                "95 % intervals",
+            )
+        )
+    return [figure(partial(draw, result), caption) for draw, caption in drawn]
 
 
 def details(result: Convergence) -> list[str]:
-    """Say in words what stands behind the headline."""
-    said = [
-        f"Halves of the trajectories differ by JS {short(result.js_walkers)} (target "
-        f"{TARGET_JS:g}), halves of time by {short(result.js_time)}: errors of models below "
-        "that are noise."
-    ]
-    if "all" in result.delta_f_kt:
-        value, low, high = result.delta_f_kt["all"]
-        said.append(
-            f"F(folded) - F(unfolded) is {value:.2f} kT, 95 % interval {low:.2f} to {high:.2f} "
-            f"(target ± {TARGET_DELTA_F_KT:g})."
-        )
-    if math.isfinite(result.agreement_js):
-        said.append(_agreement(result))
-    elif result.biased in (0, result.trajectories):
-        kind = "biased" if result.biased else "unbiased"
-        said.append(f"All trajectories are {kind}, so no second way checks the weights.")
-    if not result.converged:
-        said.append(_more(result))
-    return said
+    """Say in words what stands behind the headline, a line for each question."""
+    lines = [f"{v.question} {v.answer.capitalize()}. {v.words}" for v in judge(result)]
+    asks = more(result)
+    return [*lines, asks] if asks else lines
 
 
-def _useful(result: Convergence) -> bool:
-    # Two ensembles without any overlap have ln 2.
-    return result.js_walkers < 0.5 * math.log(2)
-
-
-def _agreement(result: Convergence) -> str:
-    found = f"Unbiased and biased sampling differ by JS {short(result.agreement_js)}"
-    if not {"msm", "bias"} <= result.delta_f_kt.keys():
-        return f"{found}."
-    (a, a_low, a_high), (b, b_low, b_high) = (result.delta_f_kt[k] for k in ("msm", "bias"))
-    overlap = a_low <= b_high and b_low <= a_high
-    agrees = "agree within their intervals" if overlap else "contradict each other"
-    return (
-        f"{found}; their ΔF, {a:.2f} ({a_low:.2f} to {a_high:.2f}) and {b:.2f} ({b_low:.2f} to "
-        f"{b_high:.2f}) kT, {agrees}."
-    )
-
-
-def _more(result: Convergence) -> str:
-    trend, least, _ = result.more_ns()
-    found = f"It needs at least {_ns(least)} more"
+def more(result: Convergence) -> str:
+    """Say how much more sampling is needed, nothing if none."""
+    trend, least = result.more_ns()
+    if trend <= 0:
+        return ""
+    found = f"Surface and ΔF need at least {_ns(least)} more"
     if math.isfinite(trend) and trend > 1.2 * least:
         return f"{found}, and {_ns(trend)} if JS goes on falling as slowly as it does now."
     if not math.isfinite(trend):
@@ -136,8 +118,8 @@ def _ns(value: float) -> str:
 
 
 def _facts(result: Convergence, size: str) -> list[tuple[str, str]]:
-    return [
-        ("sampling", f"{result.nanoseconds:.1f} ns"),
+    facts = [
+        ("sampling", _ns(result.nanoseconds)),
         ("trajectories", f"{result.trajectories}, {result.biased} of them biased"),
         ("frames", f"{result.frames:,}"),
         ("effective frames", f"{result.effective_frames:,.0f}"),
@@ -146,11 +128,28 @@ def _facts(result: Convergence, size: str) -> list[tuple[str, str]]:
         ("file", size),
         ("folded", f"Cα RMSD ≤ {FOLDED_RMSD:g} Å"),
     ]
+    if result.against is not None:
+        against = result.against
+        sampled = f"{against.name}, {_ns(against.nanoseconds)}, {against.trajectories} trajectories"
+        facts.append(("second set", sampled))
+    return facts
 
 
 def _rows(result: Convergence) -> list[dict[str, Any]]:
-    """Return ΔF by each way, as table rows."""
+    """Return ΔF by each way, by RMSD and by core, as table rows."""
+    ways = dict(result.ways)
+    if not result.biased:
+        del ways["msm"]  # the same as all
+    if result.against is not None:
+        ways["against"] = result.against.way
     return [
-        {"label": WAYS[name], "value": value, "low": low, "high": high}
-        for name, (value, low, high) in result.delta_f_kt.items()
+        {"label": WAYS[name], "by_rmsd": _cells(way.delta_f), "by_core": _cells(way.by_core)}
+        for name, way in ways.items()
+        if way.delta_f is not None or way.by_core is not None
     ]
+
+
+def _cells(value: Interval | None) -> str:
+    if value is None:
+        return short(math.nan)
+    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"

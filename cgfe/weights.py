@@ -4,7 +4,7 @@ Counts are only right for equilibrium sampling. Two ways to the populations of s
 k-means states on the TICs, check each other: an MSM of the unbiased trajectories, and the bias of
 biased ones, which gives each of their frames a weight. Where both know a state, its free energy
 is the mean of both, weighted by the inverse variance of each; then all frames of a state share
-its population.
+its population. Errors are known from walkers drawn anew, whole trajectories of each kind.
 """
 
 from collections.abc import Sequence
@@ -12,74 +12,148 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from cgfe.errors import InputError
-from cgfe.msm import MSM_LAG_PS, States, estimate, populations
+from cgfe.msm import States, estimate_from_counts, msm_lag_ps, populations, transition_counts
 
 BOOTSTRAPS = 40
-BLOCK_PS = 1000.0
-"""Stretches of a biased trajectory that are resampled: their bias carries them all over the map."""
 MISSING = 1e-6
 """Population of a state that a bootstrap sample does not know, in its logarithm's variance."""
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One unbiased trajectory, or a stretch of a biased one.
+class Walkers:
+    """Whole trajectories in common states.
+
+    What is asked of some of them, or of a bootstrap sample, is asked with `draws` (W,): how often
+    each walker counts. Without it each counts once.
 
     Attributes
     ----------
-    states : int array (f,)
-    log_weights : array (f,) or None
-        From the bias, comparable between pieces; None for an unbiased trajectory.
-    trajectory : int
-        Its number among the trajectories.
-    first_frame : int
-        Number of its first frame among all frames.
+    states : int array (F,)
+    walker : int array (F,)
+        Number of each frame's walker, from 0; frames of one are contiguous.
+    biased : bool array (W,)
+    own : array (F,)
+        Weight by the bias alone, comparable between biased walkers; 1 for unbiased frames.
+    count : int
+        Number of states K.
+    lag : int
+        Of the MSM, frames.
+    transitions : sparse array (W, K²)
+        At the lag; those of biased walkers are no kinetics and are never summed.
     """
 
-    states: NDArray[np.int64]
-    log_weights: FloatArray | None = None
-    trajectory: int = 0
-    first_frame: int = 0
+    states: IntArray
+    walker: IntArray
+    biased: NDArray[np.bool_]
+    own: FloatArray
+    count: int
+    lag: int
+    transitions: csr_matrix
 
-    @property
-    def frames(self) -> slice:
-        """Its frames among all frames."""
-        return slice(self.first_frame, self.first_frame + len(self.states))
+    @classmethod
+    def of(
+        cls,
+        states: Sequence[IntArray],
+        log_weights: Sequence[FloatArray | None],
+        count: int,
+        lag: int,
+    ) -> "Walkers":
+        """Take each trajectory's states (f,), and its log weights, None if it is unbiased."""
+        walker = np.repeat(np.arange(len(states)), [len(x) for x in states])
+        biased = np.array([log is not None for log in log_weights])
+        largest = max((float(log.max()) for log in log_weights if log is not None), default=0.0)
+        own = [
+            np.ones(len(x)) if log is None else np.exp(log - largest)
+            for x, log in zip(states, log_weights, strict=True)
+        ]
+        joined = np.concatenate(states)
+        transitions = transition_counts(joined, walker, lag, count)
+        return cls(joined, walker, biased, np.concatenate(own), count, lag, transitions)
 
-    def cut(self, start: int, stop: int) -> "Piece":
-        """Return the frames from `start` to before `stop`, counted from its first one."""
-        logs = None if self.log_weights is None else self.log_weights[start:stop]
-        return Piece(self.states[start:stop], logs, self.trajectory, self.first_frame + start)
+    def __len__(self) -> int:
+        return len(self.biased)
+
+    def at_lag(self, lag: int) -> csr_matrix:
+        """Return the transitions (W, K²) at another lag, in frames."""
+        return transition_counts(self.states, self.walker, lag, self.count)
+
+    def select(self, frames: NDArray[np.bool_]) -> "Walkers":
+        """Return the same walkers with some of their frames alone, contiguous ones of each."""
+        states, walker = self.states[frames], self.walker[frames]
+        counts = transition_counts(states, walker, self.lag, self.count)
+        if counts.shape[0] < len(self):
+            counts.resize(len(self), counts.shape[1])
+        return Walkers(states, walker, self.biased, self.own[frames], self.count, self.lag, counts)
+
+    def draw(self, random: np.random.Generator) -> IntArray:
+        """Return a bootstrap sample (W,): walkers of each kind drawn with replacement."""
+        draws = np.zeros(len(self), dtype=np.int64)
+        for kind in (self.biased, ~self.biased):
+            if number := int(kind.sum()):
+                draws[kind] = random.multinomial(number, np.full(number, 1 / number))
+        return draws
+
+    def msm_populations(self, draws: IntArray | None = None) -> FloatArray | None:
+        """Return populations (K,) from the MSM of the unbiased walkers, None if there is none."""
+        chosen = ~self.biased * (1 if draws is None else draws)
+        counts = (chosen @ self.transitions).reshape(self.count, self.count)
+        try:
+            return populations(estimate_from_counts(counts), self.count)
+        except InputError:
+            return None
+
+    def bias_populations(self, draws: IntArray | None = None) -> FloatArray | None:
+        """Return populations (K,) from the weights of the biased walkers, None without any."""
+        chosen = self.biased * (1 if draws is None else draws)
+        if not chosen.any():
+            return None
+        mass = np.bincount(self.states, chosen[self.walker] * self.own, minlength=self.count)
+        return mass / mass.sum()
+
+    def frame_weights(self, population: FloatArray, draws: IntArray | None = None) -> FloatArray:
+        """Return a weight per frame (F,), mean 1, given the states' populations (K,).
+
+        Within a state the biased and unbiased frames share the population as their effective
+        sample sizes; biased ones keep their own weights among themselves. Frames that are drawn
+        twice weigh twice.
+        """
+        times = 1.0 if draws is None else draws[self.walker]
+        # One cell for each state and kind of frame.
+        count = self.count
+        cell = self.states + count * self.biased[self.walker]
+        mass, squares = (
+            np.bincount(cell, times * x, minlength=2 * count) for x in (self.own, self.own**2)
+        )
+        sizes = np.divide(mass**2, squares, out=np.zeros(2 * count), where=squares > 0)
+        both = np.tile(sizes[:count] + sizes[count:], 2)
+        share = np.divide(sizes, both, out=np.zeros(2 * count), where=both > 0)
+        each = np.tile(population, 2) * share
+        each = np.divide(each, mass, out=np.zeros(2 * count), where=mass > 0)
+        weights = each[cell] * self.own * times
+        return np.asarray(weights / weights.mean())
 
 
 @dataclass(frozen=True)
 class StateWeights:
-    """Pieces of sampling in common states, and how much each way is trusted in each state.
+    """Walkers in common states, and how much each way is trusted in each state.
 
     Attributes
     ----------
-    pieces : list of Piece
-        In the order of the frames.
+    walkers : Walkers
     states : States
-    lag : int
-        Of the MSM, frames.
     msm_share : array (K,)
         Weight of the MSM's free energy in the mean, 0 to 1.
     """
 
-    pieces: list[Piece]
+    walkers: Walkers
     states: States
-    lag: int
     msm_share: FloatArray
-
-    @property
-    def count(self) -> int:
-        """Number of states K."""
-        return len(self.states)
 
     @classmethod
     def fit(
@@ -99,84 +173,33 @@ class StateWeights:
         unbiased = [x for x, log in zip(positions, log_weights, strict=True) if log is None]
         rest = [x for x, log in zip(positions, log_weights, strict=True) if log is not None]
         states = States.fit(unbiased or rest, rest if unbiased else [], frame_interval_ps, seed)
-        block = max(1, round(BLOCK_PS / frame_interval_ps))
-        pieces: list[Piece] = []
-        first = 0
-        for number, (frames, logs) in enumerate(zip(positions, log_weights, strict=True)):
-            whole = Piece(states.assign(frames), logs, number, first)
-            length = len(frames) if logs is None else block
-            pieces += [whole.cut(a, a + length) for a in range(0, len(frames), length)]
-            first += len(frames)
-        lag = max(1, round(MSM_LAG_PS / frame_interval_ps))
-        share = _msm_share(pieces, len(states), lag, np.random.default_rng(seed))
-        return cls(pieces, states, lag, share)
+        lag_ps = msm_lag_ps([len(x) * frame_interval_ps for x in unbiased])
+        lag = max(1, round(lag_ps / frame_interval_ps))
+        assigned = [states.assign(x) for x in positions]
+        walkers = Walkers.of(assigned, log_weights, len(states), lag)
+        return cls(walkers, states, inverse_variance_share(walkers, np.random.default_rng(seed)))
 
-    def populations(self, pieces: Sequence[Piece] | None = None) -> FloatArray:
-        """Return the population (K,) of each state by both ways, from some pieces or all.
+    def populations(self) -> FloatArray:
+        """Return the population (K,) of each state by both ways.
 
         Raises
         ------
         InputError
             If neither way gives any.
         """
-        chosen = self.pieces if pieces is None else pieces
-        return _mixed(
-            msm_populations(chosen, self.count, self.lag),
-            bias_populations(chosen, self.count),
-            self.msm_share,
-        )
+        return both_ways(self.walkers, self.msm_share)
 
 
-def msm_populations(pieces: Sequence[Piece], states: int, lag: int) -> FloatArray | None:
-    """Return populations (K,) from the MSM of the unbiased pieces, None if there is none."""
-    unbiased = [piece.states for piece in pieces if piece.log_weights is None]
-    try:
-        return populations(estimate(unbiased, lag), states)
-    except InputError:
-        return None
+def both_ways(walkers: Walkers, msm_share: FloatArray, draws: IntArray | None = None) -> FloatArray:
+    """Return the population (K,) of each state by the MSM and the bias together.
 
-
-def bias_populations(pieces: Sequence[Piece], states: int) -> FloatArray | None:
-    """Return populations (K,) from the weights of the biased pieces, None if there are none."""
-    biased = [piece for piece in pieces if piece.log_weights is not None]
-    if not biased:
-        return None
-    mass = np.bincount(
-        np.concatenate([piece.states for piece in biased]), _own(biased), minlength=states
-    )
-    return mass / mass.sum()
-
-
-def frame_weights(pieces: Sequence[Piece], population: FloatArray) -> FloatArray:
-    """Return a weight per frame of all pieces in order, mean 1, given the states' populations.
-
-    Within a state the biased and unbiased frames share the population as their effective sample
-    sizes; biased ones keep their own weights among themselves.
+    Raises
+    ------
+    InputError
+        If neither way gives any.
     """
-    biased = np.concatenate([np.full(len(p.states), p.log_weights is not None) for p in pieces])
-    own = np.ones(len(biased))
-    if biased.any():
-        own[biased] = _own([piece for piece in pieces if piece.log_weights is not None])
-    # One cell for each state and kind of frame.
-    count = len(population)
-    cell = np.concatenate([piece.states for piece in pieces]) + count * biased
-    mass, squares = (np.bincount(cell, x, minlength=2 * count) for x in (own, own**2))
-    sizes = np.divide(mass**2, squares, out=np.zeros(2 * count), where=squares > 0)
-    both = np.tile(sizes[:count] + sizes[count:], 2)
-    share = np.divide(sizes, both, out=np.zeros(2 * count), where=both > 0)
-    each = np.divide(np.tile(population, 2) * share, mass, out=np.zeros(2 * count), where=mass > 0)
-    weights = each[cell] * own
-    return weights / weights.mean()
-
-
-def resampled(pieces: Sequence[Piece], random: np.random.Generator) -> list[Piece]:
-    """Return a bootstrap sample: unbiased and biased pieces drawn with replacement, each kind."""
-    chosen: list[Piece] = []
-    for biased in (False, True):
-        kind = [piece for piece in pieces if (piece.log_weights is not None) == biased]
-        if kind:
-            chosen += [kind[k] for k in random.integers(len(kind), size=len(kind))]
-    return chosen
+    by_msm, by_bias = walkers.msm_populations(draws), walkers.bias_populations(draws)
+    return mixed_populations(by_msm, by_bias, msm_share)
 
 
 def combined_weights(
@@ -203,18 +226,14 @@ def combined_weights(
         If the unbiased trajectories are too short for TICA, or no way gives populations.
     """
     if all(log is not None for log in log_weights):
-        own = _own([Piece(np.zeros(0, dtype=np.int64), log) for log in log_weights])
-        return own / own.mean()
+        logs = np.concatenate([log for log in log_weights if log is not None])
+        own = np.exp(logs - logs.max())
+        return np.asarray(own / own.mean())
     model = StateWeights.fit(positions, log_weights, frame_interval_ps, seed)
-    return frame_weights(model.pieces, model.populations())
+    return model.walkers.frame_weights(model.populations())
 
 
-def _own(biased: Sequence[Piece]) -> FloatArray:
-    logs = np.concatenate([piece.log_weights for piece in biased if piece.log_weights is not None])
-    return np.exp(logs - logs.max())
-
-
-def _mixed(
+def mixed_populations(
     by_msm: FloatArray | None, by_bias: FloatArray | None, msm_share: FloatArray
 ) -> FloatArray:
     """Return the populations with ln p = a ln p_msm + (1 - a) ln p_bias, where both know p."""
@@ -237,21 +256,18 @@ def _mixed(
     return mixed / mixed.sum()
 
 
-def _msm_share(
-    pieces: Sequence[Piece], states: int, lag: int, random: np.random.Generator
-) -> FloatArray:
+def inverse_variance_share(walkers: Walkers, random: np.random.Generator) -> FloatArray:
     """Return the inverse-variance weight (K,) of the MSM's ln p against the bias's."""
-    kinds = {piece.log_weights is None for piece in pieces}
-    if len(kinds) == 1:
-        return np.full(states, float(kinds.pop()))
+    if walkers.biased.all() or not walkers.biased.any():
+        return np.full(walkers.count, float(not walkers.biased.any()))
     logs: list[list[FloatArray]] = [[], []]
     for _ in range(BOOTSTRAPS):
-        sample = resampled(pieces, random)
-        found = (msm_populations(sample, states, lag), bias_populations(sample, states))
+        draws = walkers.draw(random)
+        found = (walkers.msm_populations(draws), walkers.bias_populations(draws))
         for series, population in zip(logs, found, strict=True):
             if population is not None:
                 series.append(np.log(np.maximum(population, MISSING)))
     if not logs[0]:
-        return np.zeros(states)
+        return np.zeros(walkers.count)
     of_msm, of_bias = (np.var(series, axis=0) + 1e-6 for series in logs)
     return np.asarray(of_bias / (of_msm + of_bias))

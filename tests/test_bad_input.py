@@ -139,6 +139,16 @@ def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_pa
     assert "walkres" in refused("reference", "--config", "typo.yaml")
 
 
+@pytest.mark.parametrize("engine", ["batched", "openmm"])
+def test_bias_on_beads_outside_the_chain(refused: Callable[..., str], engine: str) -> None:
+    pairs = "metadynamics={strand_pairs: [[1, 11]]}"
+    sentence = refused(
+        *("reference", "--config", REFERENCE, "output=out", "starts=[extended]"),
+        *(f"engine={engine}", pairs),
+    )
+    assert "strand_pairs has [1, 11]; expected two different residue numbers from 1" in sentence
+
+
 @pytest.mark.skipif(
     os.name != "posix" or not Path("/proc/self").exists(), reason="needs a folder nobody can write"
 )

@@ -8,9 +8,14 @@ import pytest
 
 from cgfe.cli import main
 from cgfe.convergence import Convergence, analyse
+from cgfe.core_sets import FOLDED, SurvivalTest
 from cgfe.errors import InputError
+from cgfe.floor import Floor
+from cgfe.folding import FoldedShare
 from cgfe.frames import CGFrames
-from cgfe.reference_report import details, headline
+from cgfe.intervals import Interval
+from cgfe.reference_report import details, more
+from cgfe.verdicts import Verdict, headline, judge
 
 BEADS = 5
 FOLDED_SHARE = 0.7
@@ -63,24 +68,37 @@ def both() -> Convergence:
     return analyse(sampled(40, 6, 0))
 
 
-def test_both_ways_find_the_free_energy_within_their_intervals(both: Convergence) -> None:
-    for way in ("all", "msm", "bias"):
-        value, low, high = both.delta_f_kt[way]
-        # Chance leaves 5 % outside each interval; the seed is fixed and the margin half of it.
-        margin = (high - low) / 4
-        assert low - margin < EXACT < high + margin, way
-        assert low <= value <= high
-        assert high - low < 1.0
-    assert both.agreement_js < 0.1
+def by_question(result: Convergence) -> dict[str, Verdict]:
+    return {verdict.question: verdict for verdict in judge(result)}
+
+
+def test_every_way_finds_the_free_energy_within_its_interval(both: Convergence) -> None:
+    assert set(both.ways) == {"all", "msm", "bias", "counts", "rates"}
+    for name, way in both.ways.items():
+        # The cores and the RMSD cut part these states alike.
+        for found in (way.delta_f, way.by_core):
+            if found is None:
+                continue
+            # Chance leaves 5 % outside each interval; the seed is fixed and the margin half.
+            margin = found.half_width / 2
+            assert found.low - margin < EXACT < found.high + margin, name
+            assert found.half_width < 0.6
     assert both.trajectories == 46
     assert both.biased == 6
     assert both.nanoseconds == pytest.approx(28.0)
+    ways = by_question(both)["Two ways agree?"]
+    assert ways.answer == "yes", ways.words
+    pair = both.agreements[0]
+    assert (pair.first, pair.second, pair.independent) == ("msm", "bias", True)
+    assert 0 < pair.js < pair.js_by_chance
 
 
 def test_more_sampling_brings_the_parts_together(both: Convergence) -> None:
     assert (np.diff(both.growth_js) < 0).all()
     assert both.growth_js[-1] == both.js_walkers
-    trend, least, _ = both.more_ns()
+    # Halves are about four times as far apart as the whole from the truth.
+    assert 1.5 * both.floor.mean < both.js_walkers < 8 * both.floor.mean
+    trend, least = both.more_ns()
     assert 0 <= least <= trend
 
 
@@ -91,47 +109,161 @@ def test_kinetics_are_those_of_the_chain(both: Convergence) -> None:
     assert times.value[column, 0] == pytest.approx(-1 / np.log(0.9), rel=0.3)
     assert times.low[column, 0] <= times.value[column, 0] <= times.high[column, 0]
     for test in both.chapman_kolmogorov:
-        np.testing.assert_allclose(test.predicted, test.observed[0], atol=0.05)
+        np.testing.assert_allclose(test.predicted, test.observed, atol=0.05)
+    assert both.folding is not None
+    rates = both.folding.rates
+    assert rates is not None
+    assert rates.folding_per_us.contains(0.07e6)
+    assert rates.unfolding_per_us.contains(0.03e6)
+    # 16 ns hold about 0.021 events of each kind per ps.
+    assert 250 < rates.foldings < 420
 
 
 def test_a_wrong_bias_weight_is_seen_as_a_contradiction() -> None:
     frames = sampled(40, 6, 1)
     assert frames.bias_log_weights is not None
     wrong = replace(frames, bias_log_weights=-4 * frames.bias_log_weights)
-    assert "contradict each other" in " ".join(details(analyse(wrong)))
+    verdict = by_question(analyse(wrong))["Two ways agree?"]
+    assert verdict.answer == "no"
+    assert "contradict each other" in verdict.words
 
 
-def test_one_kind_of_sampling_has_nothing_to_agree_with() -> None:
-    result = analyse(sampled(30, 0, 2))
-    assert np.isnan(result.agreement_js)
-    assert set(result.delta_f_kt) == {"all", "msm"}
-    assert "no second way" in " ".join(details(result))
+@pytest.fixture(scope="module")
+def unbiased() -> CGFrames:
+    return sampled(30, 0, 2)
+
+
+def test_one_kind_of_sampling_has_nothing_independent_to_agree_with(unbiased: CGFrames) -> None:
+    result = analyse(unbiased)
+    assert set(result.ways) == {"all", "msm", "counts", "rates"}
+    assert not any(agreement.independent for agreement in result.agreements)
+    verdict = by_question(result)["Two ways agree?"]
+    assert verdict.answer == "unknown"
+    assert "no independent way" in verdict.words
+    assert not headline(result).startswith("Converged")
+
+
+def test_a_second_set_is_an_independent_way(unbiased: CGFrames) -> None:
+    result = analyse(unbiased, against=replace(sampled(30, 0, 7), name="second"))
+    assert result.against is not None
+    assert result.against.name == "second"
+    last = result.agreements[-1]
+    assert (last.first, last.second, last.independent) == ("all", "against", True)
+    assert by_question(result)["Two ways agree?"].answer == "yes"
+    # Walkers that are all weighted as if under a bias they never had: another free energy.
+    other = sampled(30, 4, 8)
+    assert other.bias_log_weights is not None
+    against = replace(
+        other,
+        bias_log_weights=np.nan_to_num(-3 * other.bias_log_weights, nan=-5.0),
+        biased_trajectories=np.arange(34, dtype=np.int32),
+    )
+    verdict = by_question(analyse(unbiased, against=against))["Two ways agree?"]
+    assert verdict.answer == "no", verdict.words
+    with pytest.raises(InputError, match="temperature_kelvin is 310"):
+        analyse(unbiased, against=replace(unbiased, temperature_kelvin=310.0))
+
+
+def interval_of(half: float) -> Interval:
+    return Interval(0.0, -half, half)
 
 
 def test_the_verdict_follows_the_figures(both: Convergence) -> None:
-    tight = {"all": (0.0, -0.1, 0.1)}
-    good = replace(both, js_walkers=0.01, delta_f_kt=tight)
+    known = replace(both.ways["all"], delta_f=interval_of(0.1))
+    flat = replace(both.timescales, growth=np.zeros(2), growth_half=np.full(2, 0.1))
+    flat = replace(flat, lags_ps=np.array([both.timescales.msm_lag_ps, 100.0, 200.0]),
+                   value=np.ones((3, 3)))  # fmt: skip
+    tests = [
+        replace(t, predicted=t.observed, difference_half=np.zeros(len(t.observed)))
+        for t in both.chapman_kolmogorov
+    ]
+    good = replace(
+        both,
+        floor=Floor(0.005, 0.01, 40),
+        ways={**both.ways, "all": known},
+        timescales=flat,
+        chapman_kolmogorov=tests,
+    )
+    assert {v.answer for v in judge(good)} == {"yes"}, judge(good)
     assert headline(good).startswith("Converged")
-    assert "needs at least" not in " ".join(details(good))
-    wide = replace(good, delta_f_kt={"all": (0.0, -0.6, 0.6)})
+    assert more(good) == ""
+    wide = replace(good, ways={**good.ways, "all": replace(known, delta_f=interval_of(0.4))})
     # The interval is twice too wide: four times the sampling.
-    assert wide.more_ns()[2] == pytest.approx(3 * both.nanoseconds)
-    assert not wide.converged
-    assert "decides nothing" in headline(replace(both, js_walkers=0.6))
-    slow = replace(both, js_walkers=0.2, growth_js=np.full(4, 0.2), growth_ns=np.arange(1.0, 5))
+    assert wide.more_ns()[1] == pytest.approx(3 * both.nanoseconds)
+    assert "ΔF is too uncertain" in headline(wide)
+    few = replace(good, floor=Floor(0.005, 0.01, 4))
+    assert headline(few) == "Not known to be converged; undecided: surface known."
+    assert "decides nothing" in headline(replace(wide, js_walkers=0.6))
+    slow = replace(good, floor=Floor(0.2, 0.3, 40), growth_js=np.full(4, 0.2))
     assert slow.more_ns()[0] == np.inf
     assert "does not fall" in " ".join(details(slow))
+    rising = replace(flat, growth=np.array([0.1, 0.6]))
+    assert "timescales rise" in headline(replace(good, timescales=rising))
+    vague = replace(flat, growth_half=np.array([0.1, 0.9]))
+    assert "timescales flat" in headline(replace(good, timescales=vague))
+    off = [replace(t, predicted=t.observed - 0.3) for t in tests]
+    assert "Chapman-Kolmogorov test fails" in headline(replace(good, chapman_kolmogorov=off))
+
+
+def test_too_few_transitions_and_memory_make_no_agreement(both: Convergence) -> None:
+    folding = both.folding
+    assert folding is not None
+    assert folding.rates is not None
+    few = replace(folding, rates=replace(folding.rates, foldings=4))
+    verdicts = by_question(replace(both, folding=few))
+    assert verdicts["Enough transitions?"].answer == "no"
+    assert "Too few transitions to know" in verdicts["Enough transitions?"].words
+    assert verdicts["Two ways agree?"].answer == "unknown"
+    assert "no agreement to rely on" in verdicts["Two ways agree?"].words
+    split = SurvivalTest(FOLDED, (0, 7), (8.7, 5.0), 1e-3)
+    verdicts = by_question(replace(both, folding=replace(folding, survival=[split])))
+    assert verdicts["States without memory?"].answer == "no"
+    assert "two kinds" in verdicts["States without memory?"].words
+    never = by_question(replace(both, folding=replace(folding, rates=None)))
+    assert never["Enough transitions?"].answer == "no"
+
+
+def test_starts_are_forgotten_when_groups_have_met_and_enough_is_seen(both: Convergence) -> None:
+    folding = both.folding
+    assert folding is not None
+
+    def answer(*differences: tuple[float, float]) -> str:
+        steps = [(float(k), Interval(w, w - 0.3, w + 0.3), Interval(r, r - 0.3, r + 0.3))
+                 for k, (w, r) in enumerate(differences)]  # fmt: skip
+        share = FoldedShare(np.zeros(1), np.zeros((2, 1)), np.zeros((2, 1)), (16, 16), steps)
+        found = by_question(replace(both, folding=replace(folding, share=share)))
+        return found["Starts forgotten?"].answer + str(share.met_ns)
+
+    assert answer((0.9, 0.5), (0.2, 0.1), (0.1, 0.1)) == "yes1.0"
+    assert answer((0.9, 0.5), (0.2, 0.4), (0.1, 0.4)) == "noNone"
+    # No window shows it yet: the groups may be meeting.
+    assert answer((0.9, 0.5), (0.5, 0.4), (0.5, 0.2)) == "unknownNone"
+
+
+def test_without_a_native_structure_only_the_surface_is_judged() -> None:
+    result = analyse(replace(sampled(12, 2, 5), native_positions=None))
+    assert result.folding is None
+    assert set(by_question(result)) == {
+        "Surface known?",
+        "Two ways agree?",
+        "Timescales flat in the lag?",
+        "Chapman-Kolmogorov test passed?",
+    }
 
 
 def test_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sampled(12, 2, 3).save(tmp_path / "frames.h5")
+    sampled(12, 0, 4).save(tmp_path / "second.h5")
     page = tmp_path / "page.html"
     words = ["reference-report", str(tmp_path / "frames.h5"), "--output", str(page)]
-    assert main(words) == 0
+    assert main([*words, "--against", str(tmp_path / "second.h5")]) == 0
     assert "reference report: " in capsys.readouterr().out
     html = page.read_text()
-    assert "Chapman-Kolmogorov" in html
+    for text in ("Chapman-Kolmogorov", "second.h5", "Share of walkers", "rates between core sets"):
+        assert text in html
     assert "http" not in html.replace("http-equiv", "")
+    assert main([*words, "--against", str(tmp_path / "frames.h5")]) == 2
+    assert "the same file" in capsys.readouterr().err
 
 
 def test_biased_frames_without_their_own_weights_are_refused() -> None:

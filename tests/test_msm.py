@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from cgfe.errors import InputError
-from cgfe.msm import States, estimate, implied_timescales_ps, populations, uncertainty
+from cgfe.msm import (
+    States,
+    estimate,
+    implied_timescales_ps,
+    msm_lag_ps,
+    populations,
+    transition_counts,
+    uncertainty,
+)
 
 MATRIX = np.array([[0.97, 0.03, 0.0], [0.02, 0.95, 0.03], [0.0, 0.01, 0.99]])
 """Reversible, with stationary populations 2 : 3 : 9."""
@@ -32,8 +40,11 @@ def test_populations_and_timescales_are_the_chains() -> None:
     # About 24,000 steps with a correlation time of some 40: 600 independent ones.
     np.testing.assert_allclose(found[:3], STATIONARY, atol=4 * (0.25 / 600) ** 0.5)
     exact = -2.0 / np.log(np.sort(np.linalg.eigvals(MATRIX).real)[::-1][1:])
+    joined, number = np.concatenate(chains), np.repeat(np.arange(60), 400)
     for lag in (1, 5, 20):  # a chain is Markovian at every lag
-        times = implied_timescales_ps(chains, lag, 2.0, 3)
+        counts = transition_counts(joined, number, lag, 3)
+        assert counts.sum() == 60 * (400 - lag), "no pair crosses two trajectories"
+        times = implied_timescales_ps(counts.sum(axis=0).reshape(3, 3), lag, 2.0, 3)
         np.testing.assert_allclose(times[:2], exact, rtol=0.25)
         assert np.isnan(times[2])
 
@@ -89,3 +100,10 @@ def test_states_follow_the_slow_motion() -> None:
         assigned, minlength=len(states)
     )
     assert ((share < 0.02) | (share > 0.98)).all()
+
+
+def test_the_lag_is_as_long_as_the_walkers_allow() -> None:
+    assert msm_lag_ps([]) == 50
+    assert msm_lag_ps([1000.0] * 3) == 50
+    assert msm_lag_ps([24_000.0, 24_000.0, 1e6]) == 1000
+    assert msm_lag_ps([1e6]) == 5000

@@ -1,13 +1,16 @@
 """Weights that join biased and unbiased trajectories, on a chain whose populations are known."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from cgfe.errors import InputError
-from cgfe.msm import States
-from cgfe.weights import Piece, StateWeights, _mixed, _msm_share, combined_weights
+from cgfe.weights import (
+    Walkers,
+    both_ways,
+    combined_weights,
+    inverse_variance_share,
+    mixed_populations,
+)
 
 BEADS = 4
 FOLDED_SHARE = 0.8
@@ -78,19 +81,42 @@ def test_unbiased_trajectories_alone_are_weighted_by_their_kinetics() -> None:
 def test_the_more_certain_way_counts_more() -> None:
     """A state that biased pieces agree on and unbiased ones do not follows the bias."""
     random = np.random.default_rng(3)
-    biased = [Piece(two_state(1000, 0.05, random).astype(int), np.zeros(1000)) for _ in range(20)]
+    biased = [two_state(1000, 0.05, random).astype(int) for _ in range(20)]
     # Unbiased: a few rare jumps, hardly known rates.
-    unbiased = [Piece(two_state(300, 0.004, random).astype(int)) for _ in range(4)]
-    share = _msm_share([*biased, *unbiased], 2, 10, random)
+    unbiased = [two_state(300, 0.004, random).astype(int) for _ in range(4)]
+    logs = [np.zeros(1000)] * 20 + [None] * 4
+    share = inverse_variance_share(Walkers.of([*biased, *unbiased], logs, 2, 10), random)
     assert (share < 0.2).all()
-    mixed = _mixed(np.array([0.9, 0.1]), np.array([0.5, 0.5]), share)
+    mixed = mixed_populations(np.array([0.9, 0.1]), np.array([0.5, 0.5]), share)
     assert mixed[0] == pytest.approx(0.5, abs=0.12)
 
 
+def test_a_sample_of_walkers_is_what_those_walkers_alone_are() -> None:
+    """Drawing walkers by number gives what a set with copies of them gives, both ways."""
+    random = np.random.default_rng(7)
+    states = [two_state(300, 0.05, random).astype(int) for _ in range(5)]
+    logs = [None, None, None, random.normal(size=300), random.normal(size=300)]
+    draws = np.array([2, 0, 1, 0, 2])
+    copies = np.repeat(np.arange(5), draws)
+    all_walkers = Walkers.of(states, logs, 2, 10)
+    some = Walkers.of([states[k] for k in copies], [logs[k] for k in copies], 2, 10)
+    share = np.full(2, 0.5)
+    population = both_ways(all_walkers, share, draws)
+    np.testing.assert_allclose(population, both_ways(some, share), rtol=1e-4)
+    weights = all_walkers.frame_weights(population, draws)
+    expected = some.frame_weights(population)
+    for k, state in ((0, 0), (2, 1), (4, 0)):
+        own = (all_walkers.walker == k) & (all_walkers.states == state)
+        other = np.isin(some.walker, np.flatnonzero(copies == k)) & (some.states == state)
+        got = weights[own].sum() / weights.sum()
+        assert got == pytest.approx(expected[other].sum() / expected.sum(), rel=1e-6)
+    np.testing.assert_array_equal(
+        all_walkers.select(all_walkers.walker < 2).transitions.toarray()[:2],
+        all_walkers.transitions.toarray()[:2],
+    )
+
+
 def test_nothing_that_gives_populations_is_refused() -> None:
-    pieces = [Piece(np.zeros(100, dtype=int)), Piece(np.ones(100, dtype=int))]
-    positions = [chain(np.arange(200) % 40 < 20, random) for random in [np.random.default_rng(4)]]
-    states = replace(States.fit(positions, [], 1.0), centres=np.zeros((2, 1)))
-    model = StateWeights(pieces, states, 10, np.ones(2))
+    states = [np.zeros(100, dtype=int), np.ones(100, dtype=int)]
     with pytest.raises(InputError, match="populations need"):
-        model.populations()
+        both_ways(Walkers.of(states, [None, None], 2, 10), np.ones(2))

@@ -14,6 +14,7 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from cgfe.all_atom.bias_table import BiasTable
 from cgfe.all_atom.parameters import Layout, Parameters
 from cgfe.native import in_parallel, library
 
@@ -41,7 +42,10 @@ class _Steps(ctypes.Structure):
     )
 
 
-_ARRAYS = ("positions", "velocities", "forces", "random", "thermal", "energies", "force_sums")
+_ARRAYS = (
+    *("positions", "velocities", "forces", "random", "thermal", "energies", "force_sums"),
+    *("bias", "variables"),
+)
 
 
 class _State(ctypes.Structure):
@@ -72,6 +76,12 @@ class Walkers:
 
     Walkers w // lanes share a vector. Which series a Born integral takes is decided for a whole
     vector, so the last bits of a walker's trajectory depend on who shares its vector.
+
+    Attributes
+    ----------
+    bias_table : BiasTable, optional
+        A bias that moves all walkers, but is no part of `forces` and `energies`. It may change
+        between calls.
     """
 
     def __init__(self, positions: NDArray[np.floating], lanes: int) -> None:
@@ -87,7 +97,10 @@ class Walkers:
             "thermal": _aligned((self.vectors, lanes), np.float32),
             "energies": _aligned((self.vectors, len(TERMS), lanes), np.float64),
             "force_sums": _aligned(shape, np.float64),
+            "bias": _aligned((self.vectors, lanes), np.float64),
+            "variables": _aligned((self.vectors, 2, lanes), np.float64),
         }
+        self.bias_table: BiasTable | None = None
         self.state = _State(**{name: self._arrays[name].ctypes.data for name in _ARRAYS})
         self.positions = positions
         self.temperatures = np.full(self.count, 300.0)
@@ -119,13 +132,22 @@ class Walkers:
     @property
     def energy_terms(self) -> NDArray[np.float64]:
         """(W, 5), kJ/mol, in the order of `TERMS`."""
-        terms = np.moveaxis(self._arrays["energies"], 1, -1)
-        return terms.reshape(-1, len(TERMS))[: self.count]
+        return self._of_walkers("energies")
 
     @property
     def energies(self) -> NDArray[np.float64]:
         """Potential energies (W,), kJ/mol."""
         return np.asarray(self.energy_terms.sum(axis=1))
+
+    @property
+    def bias(self) -> NDArray[np.float64]:
+        """Bias energies (W,), kJ/mol, as the table was in the last call; without one 0."""
+        return np.array(self._arrays["bias"].reshape(-1)[: self.count])
+
+    @property
+    def variables(self) -> NDArray[np.float64]:
+        """Variables (W, 2) that the bias depends on, in its units, at the last call's positions."""
+        return self._of_walkers("variables")
 
     @property
     def force_sums(self) -> NDArray[np.float64]:
@@ -169,6 +191,11 @@ class Walkers:
         )
         widths = np.sqrt(BOLTZMANN_KJ * self.temperatures[:, None] / masses)
         self.velocities = normals * widths[..., None]
+
+    def _of_walkers(self, name: str) -> NDArray[Any]:
+        """Return an array (vectors, K, lanes) as (W, K)."""
+        values = self._arrays[name]
+        return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])[: self.count]
 
     def _walkers(self, name: str) -> NDArray[Any]:
         array = np.moveaxis(self._arrays[name], -1, 1)
@@ -244,16 +271,16 @@ class BatchedSystem:
         return Walkers(positions, self.lanes)
 
     def evaluate(self, walkers: Walkers, threads: int = 0) -> None:
-        """Bring forces and energies of walkers up to date.
+        """Bring forces and energies of walkers up to date, and what their bias tells.
 
         Parameters
         ----------
         threads : int
             0: as many as cores may be used. No number depends on it.
         """
-        state = ctypes.byref(walkers.state)
+        state, bias = ctypes.byref(walkers.state), _bias(walkers)
         self._in_parallel(
-            lambda a, b: self._kernel.peptide_evaluate(self._peptide, state, a, b),
+            lambda a, b: self._kernel.peptide_evaluate(self._peptide, state, bias, a, b),
             walkers,
             threads,
         )
@@ -268,18 +295,16 @@ class BatchedSystem:
         """
         if dynamics.steps < 1:
             return
-        state, steps = (
-            ctypes.byref(walkers.state),
-            _Steps(
-                dynamics.steps,
-                dynamics.time_step_ps,
-                dynamics.friction_per_ps,
-                dynamics.average_every,
-            ),
+        state, bias = ctypes.byref(walkers.state), _bias(walkers)
+        steps = _Steps(
+            dynamics.steps,
+            dynamics.time_step_ps,
+            dynamics.friction_per_ps,
+            dynamics.average_every,
         )
         self._in_parallel(
             lambda a, b: self._kernel.peptide_advance(
-                self._peptide, state, ctypes.byref(steps), a, b
+                self._peptide, state, ctypes.byref(steps), bias, a, b
             ),
             walkers,
             threads,
@@ -296,6 +321,11 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _bias(walkers: Walkers) -> Any:
+    """Return what the kernel takes for the walkers' bias."""
+    return None if walkers.bias_table is None else ctypes.byref(walkers.bias_table.state)
 
 
 def _address(array: NDArray[Any]) -> ctypes.c_void_p:

@@ -1,10 +1,11 @@
 """The batched kernel as the sampler's engine: all walkers in one process, one in each SIMD lane.
 
 Walkers that depend on each other's company advance together always: those that share a vector of
-the kernel (the last bits of their forces do) and the replicas of a ladder. Such a group goes on
-from the first chunk that one of its walkers lacks; the others of the group are computed again with
-it and their files left alone. Each chunk starts from the files of the one before, whether they
-were just written or found, so an interrupted run ends with the same bits as an uninterrupted one.
+the kernel (the last bits of their forces do), the replicas of a ladder, all that share a bias. Such
+a group goes on from the first chunk that one of its walkers lacks; the others of the group are
+computed again with it and their files left alone. Each chunk starts from the files of the one
+before, whether they were just written or found, so an interrupted run ends with the same bits as an
+uninterrupted one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from cgfe.all_atom.chunks import (
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.ends import load_ends
 from cgfe.all_atom.exchange import ExchangeReport, ReplicaExchange
+from cgfe.all_atom.metadynamics import SharedHills
 from cgfe.all_atom.progress import SamplingBar, ending_on_sigterm, sampling_bar
 from cgfe.all_atom.system import Peptide
 from cgfe.files import make_folder
@@ -73,7 +75,11 @@ def sample_batched(
     config: SamplerConfig, peptide: Peptide, kernel: BatchedSystem, progress: bool
 ) -> None:
     """Run all walkers to their end."""
-    hook = ReplicaExchange(config, kernel.masses) if config.temperatures_kelvin else None
+    hook: Hook | None = None
+    if config.temperatures_kelvin:
+        hook = ReplicaExchange(config, kernel.masses)
+    elif config.metadynamics is not None:
+        hook = SharedHills(config)
     run = BatchedRun(config, peptide, kernel, hook)
     with ending_on_sigterm(), sampling_bar(config, run.done_ns(), progress) as bar:
         while together := run.behind():
@@ -103,6 +109,8 @@ class BatchedRun:
         self.hook = hook
         self.folder = Path(config.output)
         size = lcm(kernel.lanes, len(config.ladder))
+        if config.metadynamics is not None:
+            size = config.walkers
         everyone = range(config.walkers)
         self.groups = [everyone[a : a + size] for a in range(0, config.walkers, size)]
         for walker in everyone:

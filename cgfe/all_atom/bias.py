@@ -1,28 +1,31 @@
-"""Well-tempered metadynamics on Cα positions, one bias shared by several walkers.
+"""Well-tempered metadynamics on Cα positions: its settings and its collective variables.
 
 The bias depends on the beads alone, so the mapped *unbiased* forces at biased frames are still
-right for force matching (arXiv 2510.11148), and only the frames' weights need the bias.
+right for force matching (arXiv 2510.11148), and only the frames' weights need the bias. Hills are
+added after each frame, which is recorded first: the bias of a frame is the one that it was sampled
+with.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import openmm
 from numpy.typing import NDArray
-from openmm import app, unit
+from openmm import app
 
 from cgfe.all_atom.system import HAIRPIN, alpha_carbons, peptide_from_pdb
 from cgfe.errors import InputError
-from cgfe.files import make_folder
+from cgfe.files import make_folder, replacing
 from cgfe.frames import CGFrames
-from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ, thermal_energy
-
-Variable = tuple[openmm.Force, float, float, float]
-"""Force whose energy is the variable, least and greatest value, width of a hill."""
+from cgfe.units import ANGSTROM_PER_NM, thermal_energy
 
 TIC_MARGIN = 0.5
 """Share of the TICs' sampled range that the bias reaches beyond it on each side."""
+POINTS_PER_WIDTH = 5
+"""Points of the table per width of a hill, as OpenMM has them."""
+VARIABLES_FILE = "variables.npz"
 
 
 @dataclass
@@ -52,84 +55,125 @@ class Metadynamics:
     tic_width: float = 0.2
     """Width of a hill, in units of the TICs."""
 
+    def check(self) -> None:
+        """Raise InputError if values make no sense."""
+        if not self.bias_factor > 1:
+            raise InputError(
+                f"metadynamics bias_factor is {self.bias_factor}; expected a value above 1."
+            )
+        for name in ("hill_height_kj", "rmsd_max", "rmsd_width", "distance_width", "tic_width"):
+            if not getattr(self, name) > 0:
+                raise InputError(
+                    f"metadynamics {name} is {getattr(self, name)}; expected a positive value."
+                )
+        if not self.distance_max > self.distance_min:
+            raise InputError(
+                f"metadynamics distance_max is {self.distance_max}; expected a value above "
+                f"distance_min, {self.distance_min}."
+            )
 
-class SharedBias:
-    """The bias of one walker; hills of all walkers meet in a folder.
 
-    Parameters
+@dataclass(frozen=True)
+class BiasVariables:
+    """Two functions of the Cα positions, s_k = Σ_p w_pk r_p with the distances r_p of bead pairs.
+
+    Where there is a reference, s_0 is the RMSD to it beside. Units are OpenMM's: nm, and of TICs
+    none.
+
+    Attributes
     ----------
-    settings : Metadynamics
-    system : openmm.System
-        Gets the bias force added.
-    temperature : float
-        K.
-    hill_interval, hills_per_sync : int
-        Steps between hills, and hills between exchanges with the other walkers.
-    folder : Path
-        Where the walkers' tables meet.
+    atoms : array (B,)
+        Atom of each bead.
+    reference : array (B, 3)
+        nm; (0, 3) if no variable is an RMSD.
+    pairs : array (P, 2)
+        Of beads.
+    weights : array (P, 2)
+        w_pk, dimensionless or of TICs 1/nm.
+    lowest, highest, widths : array (2,)
+        Ends of the table, and widths of a hill.
+    lengths : bool
+        Whether the variables are lengths, which files have in Å.
     """
 
-    def __init__(
-        self,
-        settings: Metadynamics,
-        system: openmm.System,
-        topology: app.Topology,
-        temperature: float,
-        hill_interval: int,
-        hills_per_sync: int,
-        folder: Path,
-    ) -> None:
-        if settings.bias_factor <= 1:
-            raise InputError(f"bias_factor is {settings.bias_factor}; expected a value above 1.")
-        self.bounds = (
-            _shape_variables(settings, system, topology)
-            if settings.tics is None
-            else _tic_variables(settings, topology)
-        )
-        before = {force.getForceGroup() for force in system.getForces()}
-        self.temperature = temperature
-        self.settings = settings
-        self._meta = app.Metadynamics(
-            system,
-            [app.BiasVariable(*bound) for bound in self.bounds],
-            temperature * unit.kelvin,
-            settings.bias_factor,
-            settings.hill_height_kj * unit.kilojoule_per_mole,
-            hill_interval,
-            hill_interval * hills_per_sync,
-            str(make_folder(folder)),
-        )
-        self._group = ({force.getForceGroup() for force in system.getForces()} - before).pop()
+    atoms: NDArray[np.int64]
+    reference: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    lengths: bool
 
-    def step(self, simulation: app.Simulation, steps: int) -> None:
-        """Advance `simulation`, adding a hill every `hill_interval` steps."""
-        self._meta.step(simulation, steps)
+    @classmethod
+    def of(cls, settings: Metadynamics, topology: app.Topology) -> "BiasVariables":
+        """Return the variables that settings ask for.
 
-    def apply(self, context: openmm.Context) -> None:
-        """Bring the context's table up to date after a context was made anew."""
-        self._meta._force.updateParametersInContext(context)
+        Raises
+        ------
+        InputError
+            If a setting makes no sense or is about beads that the chain does not have.
+        """
+        settings.check()
+        beads = alpha_carbons(topology)
+        if settings.tics is None:
+            return _shape_variables(settings, beads)
+        return _tic_variables(settings, settings.tics, beads)
 
-    def energy_kcal(self, context: openmm.Context) -> float:
-        """Return the bias energy of the present positions."""
-        state = context.getState(energy=True, groups={self._group})
-        return float(state.getPotentialEnergy()._value * KCAL_PER_KJ)
+    @property
+    def points(self) -> tuple[int, int]:
+        """Points of the table along each variable."""
+        ratios = POINTS_PER_WIDTH * (self.highest - self.lowest) / self.widths
+        first, second = np.maximum(np.ceil(ratios), 2).astype(int)
+        return int(first), int(second)
 
-    def variables(self, context: openmm.Context) -> NDArray[np.float64]:
-        """Return the collective variables, shape (2,): lengths in Å, or TICs."""
-        values = np.array(self._meta._force.getCollectiveVariableValues(context))
-        return values * ANGSTROM_PER_NM if self.settings.tics is None else values
+    @property
+    def file_scale(self) -> float:
+        """What a variable is multiplied with on its way to a file."""
+        return ANGSTROM_PER_NM if self.lengths else 1.0
 
-    def table_kcal(self) -> NDArray[np.float64]:
-        """Return the bias of all walkers on its grid (distance, RMSD), kcal/mol."""
-        table: NDArray[np.float64] = self._meta._totalBias * KCAL_PER_KJ
-        return table
+    def save(self, folder: Path) -> None:
+        """Keep the variables, so that a run goes on with the same bits."""
+        path = make_folder(folder) / VARIABLES_FILE
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **self.to_arrays())
+
+    @classmethod
+    def kept(cls, folder: Path) -> "BiasVariables":
+        """Return what `save` has kept."""
+        with np.load(folder / VARIABLES_FILE) as file:
+            return cls.from_arrays(file)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays, for files."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "BiasVariables":
+        """Return the variables that `to_arrays` described."""
+        own: dict[str, Any] = {key.name: arrays[key.name] for key in fields(cls)}
+        own["lengths"] = bool(own["lengths"])
+        return cls(**own)
 
 
-def _shape_variables(
-    settings: Metadynamics, system: openmm.System, topology: app.Topology
-) -> list[Variable]:
-    """Return Cα RMSD and mean strand distance, nm."""
-    beads = alpha_carbons(topology)
+def bias_folder(run: Path) -> Path:
+    """Return the folder of a run's bias."""
+    return run / "bias"
+
+
+def table_path(run: Path, chunk: int) -> Path:
+    """Return the file with the table that a chunk of the batched engine ended with."""
+    return bias_folder(run) / f"table-{chunk:05d}.h5"
+
+
+def begun_variables(run: Path) -> BiasVariables | None:
+    """Return the variables that a run has begun with, None if it has not."""
+    folder = bias_folder(run)
+    return BiasVariables.kept(folder) if (folder / VARIABLES_FILE).exists() else None
+
+
+def _shape_variables(settings: Metadynamics, beads: list[int]) -> BiasVariables:
+    """Return Cα RMSD and mean strand distance."""
     path = HAIRPIN if settings.reference == "folded" else settings.reference
     reference = peptide_from_pdb(path)
     reference_beads = alpha_carbons(reference.topology)
@@ -138,28 +182,41 @@ def _shape_variables(
             f"metadynamics reference {path} has {len(reference_beads)} residues; "
             f"expected {len(beads)}."
         )
-    target = np.zeros((system.getNumParticles(), 3))
-    target[beads] = reference.positions[reference_beads]
-    rmsd = openmm.RMSDForce(target, beads)
-    distance = openmm.CustomBondForce(f"r/{len(settings.strand_pairs)}")
-    for first, second in settings.strand_pairs:
-        distance.addBond(beads[first - 1], beads[second - 1])
-    limits = (settings.distance_min, settings.distance_max, settings.distance_width)
-    return [
-        (rmsd, 0.0, settings.rmsd_max / ANGSTROM_PER_NM, settings.rmsd_width / ANGSTROM_PER_NM),
-        (distance, *(length / ANGSTROM_PER_NM for length in limits)),
-    ]
+    pairs = _checked_pairs(settings.strand_pairs, len(beads))
+    scale = 1 / ANGSTROM_PER_NM
+    return BiasVariables(
+        atoms=np.array(beads),
+        reference=np.array(reference.positions[reference_beads], dtype=np.float64),
+        pairs=pairs,
+        weights=np.tile([0.0, 1 / len(pairs)], (len(pairs), 1)),
+        lowest=np.array([0.0, settings.distance_min * scale]),
+        highest=np.array([settings.rmsd_max, settings.distance_max]) * scale,
+        widths=np.array([settings.rmsd_width, settings.distance_width]) * scale,
+        lengths=True,
+    )
 
 
-def _tic_variables(settings: Metadynamics, topology: app.Topology) -> list[Variable]:
+def _checked_pairs(strand_pairs: list[list[int]], beads: int) -> NDArray[np.int64]:
+    """Return pairs (P, 2) of beads, counted from 0."""
+    if not strand_pairs:
+        raise InputError("metadynamics strand_pairs is empty; expected pairs of residue numbers.")
+    for pair in strand_pairs:
+        if len(pair) != 2 or pair[0] == pair[1] or not all(1 <= end <= beads for end in pair):
+            raise InputError(
+                f"metadynamics strand_pairs has {list(pair)}; expected two different residue "
+                f"numbers from 1 to {beads}, since the chain has {beads} beads."
+            )
+    return np.array(strand_pairs, dtype=np.int64) - 1
+
+
+def _tic_variables(settings: Metadynamics, path: str, beads: list[int]) -> BiasVariables:
     """Return the first two TICs: weighted sums of Cα distances."""
     from cgfe.msm import STATE_LAG_PS
     from cgfe.tica import TICAProjection
 
-    beads = alpha_carbons(topology)
-    frames = CGFrames.load(str(settings.tics))
+    frames = CGFrames.load(path)
     if frames.bead_count != len(beads):
-        raise InputError(f"{settings.tics} has {frames.bead_count} beads; expected {len(beads)}.")
+        raise InputError(f"{path} has {frames.bead_count} beads; expected {len(beads)}.")
     pieces = frames.trajectory_slices()
     unbiased = [
         frames.positions[s]
@@ -168,17 +225,18 @@ def _tic_variables(settings: Metadynamics, topology: app.Topology) -> list[Varia
     ]
     tica = TICAProjection.fit(unbiased, frames.frame_interval_ps, STATE_LAG_PS)
     tics = tica.project(np.concatenate(unbiased))
-    variables: list[Variable] = []
-    for column, (low, high) in enumerate(zip(tics.min(axis=0), tics.max(axis=0), strict=True)):
-        force = openmm.CustomBondForce("weight*r")
-        force.addPerBondParameter("weight")
-        weights = tica.components[:, column] * ANGSTROM_PER_NM
-        for (first, second), weight in zip(tica.pairs, weights, strict=True):
-            force.addBond(beads[first], beads[second], [weight])
-        # The bias is a table that ends at the bounds: they must lie where no chain comes.
-        mean, margin = tica.mean @ tica.components[:, column], TIC_MARGIN * (high - low)
-        variables.append((force, mean + low - margin, mean + high + margin, settings.tic_width))
-    return variables
+    # The bias is a table that ends at the bounds: they must lie where no chain comes.
+    mean, margin = tica.mean @ tica.components, TIC_MARGIN * np.ptp(tics, axis=0)
+    return BiasVariables(
+        atoms=np.array(beads),
+        reference=np.zeros((0, 3)),
+        pairs=tica.pairs,
+        weights=tica.components * ANGSTROM_PER_NM,
+        lowest=mean + tics.min(axis=0) - margin,
+        highest=mean + tics.max(axis=0) + margin,
+        widths=np.full(2, settings.tic_width),
+        lengths=False,
+    )
 
 
 def bias_offset(table: NDArray[np.float64], temperature: float, bias_factor: float) -> float:

@@ -12,13 +12,24 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.all_atom.chunks import chunk_files, read_end
+from cgfe.all_atom.bias import BiasVariables, bias_folder, table_path
+from cgfe.all_atom.chunks import chunk_files, read_chunk, read_end
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5, replacing
 
 SEED = "seed"
-PHYSICS = ("sequence", "caps", "pdb", "solvent", "hydrogen_mass", "walkers", "ladder")
+BIAS, BIAS_VALUES = "bias", "values"
+PHYSICS = (
+    "sequence",
+    "caps",
+    "pdb",
+    "solvent",
+    "hydrogen_mass",
+    "walkers",
+    "ladder",
+    "metadynamics",
+)
 """What a run that goes on must share."""
 
 
@@ -38,6 +49,11 @@ def save_ends(config: SamplerConfig, path: Path) -> None:
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for name in ends[0]:
             file[name] = np.array([end[name] for end in ends])
+        if config.metadynamics is not None:
+            bias = {**BiasVariables.kept(bias_folder(folder)).to_arrays()}
+            bias |= read_chunk(table_path(folder, len(files[0]) - 1), BIAS_VALUES)
+            for name, values in bias.items():
+                file[f"{BIAS}/{name}"] = values
         file.attrs[SEED] = [config.seed, *_seeds_before(config)]
         for key in PHYSICS:
             file.attrs[key] = str(getattr(config, key))
@@ -56,16 +72,23 @@ def load_ends(config: SamplerConfig) -> dict[str, NDArray[Any]]:
         if SEED not in file.attrs:
             raise InputError(f"{config.continues}: no file of ends; make one by cgfe pack --ends.")
         for key in PHYSICS:
-            if str(file.attrs[key]) != str(getattr(config, key)):
+            if str(file.attrs.get(key)) != str(getattr(config, key)):
                 raise InputError(
-                    f"{config.continues} is of {key} {file.attrs[key]}, the config has "
+                    f"{config.continues} is of {key} {file.attrs.get(key)}, the config has "
                     f"{getattr(config, key)}."
                 )
         if config.seed in file.attrs[SEED]:
             raise InputError(
                 f"seed is {config.seed}, which {config.continues} has used already; choose another."
             )
-        return {name: file[name][()] for name in file}
+        return {name: file[name][()] for name in file if name != BIAS}
+
+
+def load_bias(path: str) -> tuple[BiasVariables, NDArray[np.float64]]:
+    """Return the variables and the table (`BiasTable.values`) that a biased run ended with."""
+    with open_hdf5(path) as file:
+        arrays = {name: values[()] for name, values in file[BIAS].items()}
+    return BiasVariables.from_arrays(arrays), arrays[BIAS_VALUES]
 
 
 def _seeds_before(config: SamplerConfig) -> list[int]:

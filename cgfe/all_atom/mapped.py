@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app
 
-from cgfe.all_atom.bias import bias_offset
 from cgfe.all_atom.sampled import SampledTrajectory
 from cgfe.all_atom.system import alpha_carbons, implicit_solvent_system
 from cgfe.errors import InputError
@@ -122,9 +121,8 @@ def _mapped_chunk(
 ) -> MappedTrajectory:
     config, log_weights = trajectory.config, None
     if config.metadynamics is not None:
-        kelvin, factor = config.temperature_kelvin, config.metadynamics.bias_factor
-        offset = bias_offset(data["bias_table"], kelvin, factor)
-        log_weights = (data["bias"][kept] - offset) / thermal_energy(kelvin)
+        log_weights = (data["bias"] - data["bias_offset"])[kept]
+        log_weights /= thermal_energy(config.temperature_kelvin)
     elif trajectory.exchanged:
         log_weights = np.zeros(kept.sum())
     return MappedTrajectory(

@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
@@ -15,7 +14,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from cgfe.all_atom.bias import SharedBias
+from cgfe.all_atom.bias import BiasVariables, bias_folder
 from cgfe.all_atom.chunks import (
     chunk_files,
     chunk_path,
@@ -26,6 +25,7 @@ from cgfe.all_atom.chunks import (
     write_chunk,
 )
 from cgfe.all_atom.config import SamplerConfig, peptide_of
+from cgfe.all_atom.openmm_bias import SharedBias
 from cgfe.all_atom.progress import sampling_bar
 from cgfe.all_atom.starts import HEATED, start_structures
 from cgfe.all_atom.system import (
@@ -130,14 +130,14 @@ class WalkerSimulation:
         self.unbiased_groups = {force.getForceGroup() for force in system.getForces()}
         self.bias: SharedBias | None = None
         if config.metadynamics is not None:
+            folder = bias_folder(Path(config.output))
             self.bias = SharedBias(
                 config.metadynamics,
+                BiasVariables.kept(folder),
                 system,
-                topology,
                 config.temperature_kelvin,
-                config.steps_per_frame,
                 config.chunk_frames,
-                Path(config.output) / "bias",
+                folder,
             )
         integrator = openmm.LangevinMiddleIntegrator(
             config.temperature_kelvin, config.friction_per_ps, config.time_step_fs / 1000
@@ -207,16 +207,16 @@ class WalkerSimulation:
         config, context = self.config, self.simulation.context
         self._seed(chunk + 1)
         records: dict[str, list[Any]] = {
-            name: [] for name in ("positions", "forces", "energies", "bias", "variables")
+            name: []
+            for name in ("positions", "forces", "energies", "bias", "bias_offset", "variables")
         }
-        advance: Callable[[int], None] = self.simulation.step
         if self.bias is not None:
             self.bias.apply(context)
-            bias = self.bias
-            advance = lambda steps: bias.step(self.simulation, steps)  # noqa: E731
         for _ in range(config.chunk_frames):
-            advance(config.steps_per_frame)
+            self.simulation.step(config.steps_per_frame)
             self._record(records)
+            if self.bias is not None:
+                self.bias.add_hill(context)
         state = context.getState(positions=True, velocities=True)
         arrays: dict[str, NDArray[Any]] = {
             name: np.array(records[name], dtype=np.float32) for name in ("positions", "forces")
@@ -227,9 +227,8 @@ class WalkerSimulation:
         if self.solvated is not None:
             arrays["end_box"] = state.getPeriodicBoxVectors(asNumpy=True)._value
         if self.bias is not None:
-            arrays["bias"] = np.array(records["bias"])
-            arrays["variables"] = np.array(records["variables"])
-            arrays["bias_table"] = self.bias.table_kcal()
+            for name in ("bias", "bias_offset", "variables"):
+                arrays[name] = np.array(records[name])
         write_chunk(path, arrays)
 
     def _record(self, records: dict[str, list[Any]]) -> None:
@@ -248,6 +247,7 @@ class WalkerSimulation:
         records["energies"].append(energy)
         if self.bias is not None:
             records["bias"].append(self.bias.energy_kcal(context))
+            records["bias_offset"].append(self.bias.offset_kcal())
             records["variables"].append(self.bias.variables(context))
 
     def _number(self, chunk: int) -> int:

@@ -56,8 +56,11 @@ class SampledTrajectory:
             if self.exchanged:
                 yield self._in_slot(paths)
             else:
-                data = read_chunk(paths[0])
+                data = read_chunk(paths[0], *self._names())
                 yield {**data, "replica": np.full(len(data["energies"]), self.walkers[0])}
+
+    def _names(self) -> tuple[str, ...]:
+        return PER_FRAME + (("bias", "bias_offset") if self.config.metadynamics else ())
 
     def _in_slot(self, paths: Sequence[Path]) -> dict[str, NDArray[Any]]:
         parts = [read_chunk(path, "slots", *PER_FRAME) for path in paths]

@@ -13,9 +13,10 @@ from openmm import app, unit
 
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
+from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
-from cgfe.all_atom.ends import load_ends
+from cgfe.all_atom.ends import load_bias, load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
 from cgfe.all_atom.starts import choose_adaptive
@@ -63,7 +64,10 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
         )
     if config.continues is not None:
         load_ends(config)  # what is wrong with it is said before the folder is taken
+    variables = _bias_variables(config, peptide)
     claim_folder(folder, config, peptide, begun)
+    if variables is not None:
+        variables.save(bias_folder(folder))
     if ADAPTIVE in config.starts:
         choose_adaptive(folder, config, peptide)
     if kernel is None:
@@ -71,6 +75,18 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     else:
         sample_batched(config, peptide, kernel, progress)
     return folder
+
+
+def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | None:
+    """Return the variables of a bias: the run's, the continued run's, or those of the settings."""
+    if config.metadynamics is None:
+        return None
+    begun = begun_variables(Path(config.output))
+    if begun is not None:
+        return begun
+    if config.continues is not None:
+        return load_bias(config.continues)[0]
+    return BiasVariables.of(config.metadynamics, peptide.topology)
 
 
 def _chosen_kernel(
@@ -111,7 +127,6 @@ def _kernel(
     """Return the system in the kernel, or why it cannot be there, a sentence."""
     reasons = {
         "the kernel has no explicit solvent.": config.solvent == "explicit",
-        "the kernel has no metadynamics yet.": config.metadynamics is not None,
         f"platform {config.platform} is one of OpenMM's.": config.platform is not None,
         f"OpenMM runs on {platform} here.": platform not in ("CPU", "Reference"),
     }
@@ -147,8 +162,10 @@ def claim_folder(
     new = OmegaConf.to_container(OmegaConf.structured(config))
     assert isinstance(new, dict)
     if begun is not None:
-        # The walkers of replica exchange are whole ladders, so their number is part of the run.
-        free = FREE_KEYS - ({"walkers"} if config.temperatures_kelvin else set())
+        # The walkers of replica exchange are whole ladders, and those of a bias in the kernel all
+        # have a share in it, so their number is part of the run.
+        bound = config.temperatures_kelvin or (config.metadynamics and config.engine == "batched")
+        free = FREE_KEYS - ({"walkers"} if bound else set())
         changed = [str(k) for k in new if k not in free and new[k] != begun.get(str(k))]
         if changed:
             raise InputError(

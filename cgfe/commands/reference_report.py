@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cgfe.commands.parsing import Parser
+from cgfe.errors import InputError
 
 EPILOG = """\
-Halves of the data, unbiased against biased sampling, bootstraps, implied timescales and a
-Chapman-Kolmogorov test, with a verdict in words. Example:
+The floor that a perfect model would score, ΔF by every way there is, foldings and unfoldings,
+whether starts are forgotten, implied timescales and a Chapman-Kolmogorov test: bootstraps over
+walkers, and an answer in words to each question. Examples:
   cgfe reference-report frames.h5 --output convergence.html
+  cgfe reference-report unbiased.h5 --against exchange.h5
 """
 
 
@@ -16,6 +19,9 @@ def run(words: Sequence[str]) -> None:
     """Analyse the frames and write the page."""
     parser = Parser("reference-report", "Judge the convergence of reference frames.", EPILOG)
     parser.add_argument("frames", metavar="FILE", help="frames file (.h5), or 'chignolin'")
+    parser.add_argument(
+        "--against", metavar="FILE", help="frames sampled independently, a second way to check by"
+    )
     parser.add_argument("--output", help="HTML file (default: FILE's name with .html, here)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstraps (default: %(default)s)")
     options = parser.parse_args(list(words[1:]))
@@ -24,20 +30,27 @@ def run(words: Sequence[str]) -> None:
     from cgfe.convergence import analyse
     from cgfe.datamodule import EMBEDDED
     from cgfe.frames import CGFrames
-    from cgfe.reference_report import details, headline, write_reference_report
+    from cgfe.reference_report import details, write_reference_report
+    from cgfe.verdicts import headline
 
     path = Path(str(EMBEDDED.get(options.frames, options.frames)))
     frames = CGFrames.load(path)
+    against = None
+    if options.against is not None:
+        second = Path(str(EMBEDDED.get(options.against, options.against)))
+        if second.resolve() == path.resolve():
+            raise InputError(f"--against is {second}, the same file; expected another one.")
+        against = CGFrames.load(second)
     bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} < {remaining}"
     with tqdm(total=1.0, bar_format=bar_format) as bar:
 
         def progress(what: str, share: float) -> None:
-            bar.set_description(what, refresh=False)
+            bar.set_description_str(what, refresh=False)
             bar.update(share - bar.n)
 
-        result = analyse(frames, options.seed, progress)
+        result = analyse(frames, options.seed, progress, against)
     output = Path(options.output) if options.output else Path(f"{path.stem}-convergence.html")
     size = f"{path.stat().st_size / 2**20:.1f} MiB"
     write_reference_report(result, path.name, size, output)
-    print(" ".join([headline(result), *details(result)]))
+    print("\n".join([headline(result), *details(result)]))
     print(f"reference report: {output}")

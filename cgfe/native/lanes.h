@@ -10,6 +10,7 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+#define NOT_INLINE __attribute__((noinline))
 // What a loop over a few rows needs, so that their numbers stay in registers.
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")

@@ -16,6 +16,7 @@
 #include "peptide_pairs.h"
 #include "peptide_bonded.h"
 #include "peptide_step.h"
+#include "peptide_bias.h"
 
 namespace {
 
@@ -26,6 +27,8 @@ struct Walkers {
     const float *thermal_energies;           // (V, LANES), kT
     double *energies;                        // (V, TERMS, LANES)
     double *force_sums;                      // (V, A, 3, LANES)
+    double *bias;                            // (V, LANES)
+    double *variables;                       // (V, 2, LANES), what the bias is a function of
 
     Walkers vector(const Peptide &p, size_t v) const {
         const size_t numbers = v * p.sizes.atoms * 3 * LANES;
@@ -35,7 +38,9 @@ struct Walkers {
                 random + v * 4 * LANES,
                 thermal_energies + v * LANES,
                 energies + v * TERMS * LANES,
-                force_sums + numbers};
+                force_sums + numbers,
+                bias + v * LANES,
+                variables + v * 2 * LANES};
     }
 };
 
@@ -89,18 +94,26 @@ void evaluate_with_energies(const Peptide &p, Workspace &w, const Walkers &to) {
     evaluate<false>(p, w);
 }
 
-void advance(const Peptide &p, Workspace &w, const Walkers &to, const Steps &steps, Scales s) {
+void evaluate_bias(const Bias &bias, Workspace &w, const Walkers &to) {
+    evaluate_bias(bias, to.positions, w.bias_forces, to.bias, to.variables);
+}
+
+void advance(const Peptide &p, Workspace &w, const Walkers &to, const Steps &steps,
+             const Bias *bias, Scales s) {
     s.noise = load(to.thermal_energies) * (1 - s.damping * s.damping);
     for (int lane = 0; lane < LANES; ++lane) s.noise[lane] = std::sqrt(s.noise[lane]);
     const size_t numbers = size_t(p.sizes.atoms) * 3 * LANES;
     Random random(to.random);
+    if (bias) evaluate_bias(*bias, w, to);  // the table may be another than in the last call
     for (int64_t k = 1; k <= steps.count; ++k) {
+        if (bias) kick_beads(*bias, s, w.bias_forces, to.velocities);
         step(p, s, to.forces, to.positions, to.velocities, random);
         mark(STEP);
         if (k < steps.count)
             evaluate<false>(p, w);
         else
             evaluate_with_energies(p, w, to);
+        if (bias) evaluate_bias(*bias, w, to);
         if (steps.average_every && k % steps.average_every == 0)
             for (size_t i = 0; i < numbers; ++i) to.force_sums[i] += to.forces[i];
     }
@@ -137,17 +150,20 @@ void *peptide_new(const PeptideSizes *sizes, const float *parameters, const int3
 
 void peptide_delete(void *peptide) { delete static_cast<Peptide *>(peptide); }
 
-// Forces and energies at the positions of the vectors from begin to end.
-void peptide_evaluate(const void *peptide, const Walkers *walkers, int32_t begin, int32_t end) {
+// Forces and energies at the positions of the vectors from begin to end; the bias may be null.
+void peptide_evaluate(const void *peptide, const Walkers *walkers, const Bias *bias, int32_t begin,
+                      int32_t end) {
     const Peptide &p = *static_cast<const Peptide *>(peptide);
     for_vectors(p, *walkers, begin, end, [&](Workspace &w, const Walkers &of_vector) {
         evaluate_with_energies(p, w, of_vector);
+        if (bias) evaluate_bias(*bias, w, of_vector);
     });
 }
 
-// Some steps. Forces must be those at the positions, and are so after.
+// Some steps. Forces must be those at the positions, and are so after; a bias, if any, moves the
+// atoms but is no part of them.
 void peptide_advance(const void *peptide, const Walkers *walkers, const Steps *steps,
-                     int32_t begin, int32_t end) {
+                     const Bias *bias, int32_t begin, int32_t end) {
     const Peptide &p = *static_cast<const Peptide *>(peptide);
     const float damping = std::exp(-steps->time_step * steps->friction);
     std::vector<float> inverse_roots(p.inverse_masses);
@@ -155,7 +171,7 @@ void peptide_advance(const void *peptide, const Walkers *walkers, const Steps *s
     const Scales scales = {steps->time_step, 1 / steps->time_step, damping, {},
                            p.inverse_masses.data(), inverse_roots.data()};
     for_vectors(p, *walkers, begin, end, [&](Workspace &w, const Walkers &of_vector) {
-        advance(p, w, of_vector, *steps, scales);
+        advance(p, w, of_vector, *steps, bias, scales);
     });
 }
 

@@ -84,18 +84,19 @@ enum Term { BONDS, ANGLES, TORSIONS, PAIRS, SOLVENT, TERMS };
 // What one thread needs for the LANES walkers of one vector.
 struct Workspace {
     Scratch scratch;
-    float *sums;     // (atoms): Born integrals, then dR/dsum
-    float *radii;    // (atoms): Born radii R
-    float *roots;    // (atoms): √(log2 e) / (2 R)
-    float *slopes;   // (atoms): dE/dR, then dE/dsum
-    float *of_pair;  // (pairs): r², then force / r
-    float *chain;    // (pairs, 2): -(1/r) d(integral)/dr in both directions
-    float *spare;    // (atoms, 3): forces that nobody asks for
+    float *sums;         // (atoms): Born integrals, then dR/dsum
+    float *radii;        // (atoms): Born radii R
+    float *roots;        // (atoms): √(log2 e) / (2 R)
+    float *slopes;       // (atoms): dE/dR, then dE/dsum
+    float *of_pair;      // (pairs): r², then force / r
+    float *chain;        // (pairs, 2): -(1/r) d(integral)/dr in both directions
+    float *spare;        // (atoms, 3): forces that nobody asks for
+    float *bias_forces;  // (beads, 3)
     const float *positions = nullptr;
     float *forces = nullptr;
     double energies[TERMS][LANES];
 
-    explicit Workspace(const Peptide &p) : scratch(7 * size_t(p.sizes.atoms) + 3 * p.pairs) {
+    explicit Workspace(const Peptide &p) : scratch(10 * size_t(p.sizes.atoms) + 3 * p.pairs) {
         const size_t n = p.sizes.atoms;
         sums = scratch.take(n);
         radii = scratch.take(n);
@@ -104,6 +105,7 @@ struct Workspace {
         spare = scratch.take(3 * n);
         of_pair = scratch.take(p.pairs);
         chain = scratch.take(2 * p.pairs);
+        bias_forces = scratch.take(3 * n);
     }
 
     void add_energy(Term term, vec value) {

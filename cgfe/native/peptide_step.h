@@ -169,9 +169,11 @@ struct Cluster {
     }
 };
 
+// The largest is called, the others are part of the step: named here, since where the compiler
+// decides, bits depend on how much other code the library has.
 template <int K>
-void advance(const Scales &s, const int32_t *atoms, const float *lengths, float *positions,
-             float *velocities, Random &random) {
+INLINE void advance(const Scales &s, const int32_t *atoms, const float *lengths, float *positions,
+                    float *velocities, Random &random) {
     vec normals[3 * K + 4] = {};
     if (s.damping < 1)
         UNROLL for (int k = 0; k < 3 * K + 3; k += 2) random.normals(normals[k], normals[k + 1]);
@@ -180,6 +182,11 @@ void advance(const Scales &s, const int32_t *atoms, const float *lengths, float 
     cluster.drift(normals);
     if constexpr (K > 0) cluster.constrain_positions(lengths);
     cluster.save(positions, velocities);
+}
+
+NOT_INLINE void advance_largest(const Scales &s, const int32_t *atoms, const float *lengths,
+                                float *positions, float *velocities, Random &random) {
+    advance<3>(s, atoms, lengths, positions, velocities, random);
 }
 
 // The kick of the forces, without motion of the whole if the system asks for that.
@@ -208,7 +215,7 @@ void step(const Peptide &p, const Scales &s, const float *forces, float *positio
             case 0: advance<0>(s, atoms, lengths, positions, velocities, random); break;
             case 1: advance<1>(s, atoms, lengths, positions, velocities, random); break;
             case 2: advance<2>(s, atoms, lengths, positions, velocities, random); break;
-            default: advance<3>(s, atoms, lengths, positions, velocities, random);
+            default: advance_largest(s, atoms, lengths, positions, velocities, random);
         }
     }
 }
