@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
 from cgfe.all_atom.chunks import streams
 from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.progress import end_if_asked
 from cgfe.all_atom.starts import HEATED, start_structures
 from cgfe.all_atom.system import Peptide, implicit_solvent_system
 
@@ -96,6 +97,7 @@ def _advance(kernel: BatchedSystem, walkers: Walkers, dynamics: Dynamics, thread
     for done in range(0, dynamics.steps, PIECE_STEPS):
         steps = min(PIECE_STEPS, dynamics.steps - done)
         kernel.advance(walkers, replace(dynamics, steps=steps), threads)
+        end_if_asked()
 
 
 def _minimised(

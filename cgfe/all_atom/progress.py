@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -44,6 +43,7 @@ class SamplingBar:
 
         def moved(more: int) -> None:
             nonlocal steps
+            end_if_asked()
             steps += more
             self.show(done_ns + steps * ns_per_step)
 
@@ -65,18 +65,29 @@ def sampling_bar(config: SamplerConfig, done_ns: float, progress: bool) -> Itera
         yield SamplingBar(config, done_ns, bar)
 
 
+_ended = threading.Event()
+
+
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that no half-written file stays behind."""
+    """Let SIGTERM end the block at its next `end_if_asked`, so that no half-written file stays.
+
+    An exception raised by the handler itself is lost where it comes in the middle of a finaliser,
+    or of a callback from C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may choose what signals do
         return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
+    _ended.clear()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: _ended.set())
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _ended.clear()
+
+
+def end_if_asked() -> None:
+    """Raise SystemExit, 143 as a shell tells it, if SIGTERM has come."""
+    if _ended.is_set():
+        raise SystemExit(128 + signal.SIGTERM)
