@@ -1,15 +1,21 @@
 """Mean forces against a potential of mean force that is known exactly."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
+from omegaconf import OmegaConf
 from scipy.stats import chi2
 
 from cgfe.all_atom.batched import BatchedSystem
-from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom import mean_forces_run
+from cgfe.all_atom.config import SamplerConfig, peptide_of
+from cgfe.all_atom.configurations import choose
 from cgfe.all_atom.mean_forces import (
     Averaging,
     MeanForces,
@@ -63,7 +69,7 @@ def test_mean_forces_are_gradients_of_the_known_potential(averaging: Averaging) 
     count = 320
     positions = random.normal(scale=3.0, size=(count, 3, 3))  # Å
     positions[:, 2] = positions[:, :2].mean(axis=1) + random.normal(scale=0.1, size=(count, 3))
-    means, errors = averaging.forces(positions, np.arange(count, dtype=np.uint64))
+    means, errors = averaging.forces(positions, np.arange(2 * count, dtype=np.uint64).reshape(2, -1))
     stiffness = SPRINGS[0] * SPRINGS[1] / sum(SPRINGS) * KCAL_PER_KJ / ANGSTROM_PER_NM**2
     exact = stiffness * (positions[:, 1] - positions[:, 0])
     # `slice` spreads the free atom's force over the beads, so both feel the opposite.
@@ -83,7 +89,7 @@ def test_steered_beads_end_where_they_should(averaging: Averaging) -> None:
     targets = np.zeros((4, 2, 3))
     targets[:, 1, 1] = [1.0, 2.0, 3.0, 4.0]
     steering = replace(averaging, steer_ps=1.0)
-    means, errors = steering.forces(positions, np.arange(4, dtype=np.uint64), targets)
+    means, errors = steering.forces(positions, np.arange(8, dtype=np.uint64).reshape(2, -1), targets)
     stiffness = SPRINGS[0] * SPRINGS[1] / sum(SPRINGS) * KCAL_PER_KJ / ANGSTROM_PER_NM**2
     error = np.sqrt(np.mean(errors**2))
     np.testing.assert_allclose(means[:, 0], stiffness * targets[:, 1], atol=4.5 * error)
@@ -160,7 +166,11 @@ def test_run_goes_on_with_the_same_bits(run_of_walkers: SamplerConfig, tmp_path:
     before = np.array(frames.forces)
     (tmp_path / "whole" / "piece-00001.h5").unlink()
     path.unlink()
+    # What the configurations were chosen from is needed no more.
+    away = replace(run_of_walkers, output=run_of_walkers.output + "-away")
+    Path(run_of_walkers.output).rename(away.output)
     again = CGFrames.load(sample_mean_forces(replace(config, processes=1), progress=False))
+    Path(away.output).rename(run_of_walkers.output)
     np.testing.assert_array_equal(again.forces, before)
     with pytest.raises(InputError, match="holds a run with another mean_forces"):
         sample_mean_forces(
@@ -196,6 +206,39 @@ def test_mean_forces_are_the_mean_of_many_frames_forces(
     assert np.mean(frames.forces**2) < 0.85 * np.mean(instantaneous.forces**2)
 
 
+def test_configurations_that_blow_up_are_left_out(
+    run_of_walkers: SamplerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = averaged(run_of_walkers, tmp_path / "run")
+    assert config.mean_forces is not None
+    chosen = choose(config, config.mean_forces, peptide_of(config))
+    chosen.positions[3, 0] = chosen.positions[3, 1]  # two atoms in one place
+    monkeypatch.setattr(mean_forces_run, "choose", lambda *_: chosen)
+    frames = CGFrames.load(sample_mean_forces(config, progress=False))
+    assert len(frames) == 99
+    chosen.positions[:, 0] = chosen.positions[:, 1]
+    with pytest.raises(InputError, match="every configuration blew up"):
+        sample_mean_forces(replace(config, output=str(tmp_path / "all")), progress=False)
+
+
+def test_sigterm_ends_between_pieces_and_nothing_is_lost(
+    run_of_walkers: SamplerConfig, tmp_path: Path
+) -> None:
+    config = averaged(run_of_walkers, tmp_path / "run", configurations=[400, 0, 0], average_ps=20.0)
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(OmegaConf.structured(config), path)
+    command = [sys.executable, "-m", "cgfe", "reference", "--quiet", "--config", str(path)]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "piece-00000.h5").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert not (tmp_path / "run" / "mean_forces.h5").exists()
+    names = [path.name for path in (tmp_path / "run").iterdir()]
+    assert not [name for name in names if name.startswith(".")]
+
+
 def test_configurations_of_a_frames_file_are_steered_to(
     run_of_walkers: SamplerConfig, tmp_path: Path
 ) -> None:
@@ -227,6 +270,7 @@ def test_bad_settings_are_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         sample_mean_forces(averaged(run_of_walkers, tmp_path / "bad", **settings), progress=False)
+    assert not (tmp_path / "bad").exists()
 
 
 def test_runs_that_do_not_fit_are_named(run_of_walkers: SamplerConfig, tmp_path: Path) -> None:
@@ -237,6 +281,12 @@ def test_runs_that_do_not_fit_are_named(run_of_walkers: SamplerConfig, tmp_path:
         sample_mean_forces(missing, progress=False)
     with pytest.raises(InputError, match="mean_forces and temperatures_kelvin exclude each other"):
         replace(config, temperatures_kelvin=[300.0, 310.0], exchange_interval_ps=0.4).check()
-    other = replace(config, sequence="GGGGG")
-    with pytest.raises(InputError, match="atoms, expected"):
-        sample_mean_forces(other, progress=False)
+    for key, value, message in (
+        ("sequence", "GDYG", "sequence is GYDG, the config has GDYG"),
+        ("temperature_kelvin", 310.0, "temperature 310 K was not sampled"),
+        ("solvent", "explicit", "needs the batched engine in implicit solvent"),
+        ("engine", "openmm", "found solvent implicit and engine openmm"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sample_mean_forces(replace(config, **{key: value}), progress=False)
+    assert not (tmp_path / "bad").exists()

@@ -130,9 +130,14 @@ class SamplerConfig:
 
     def _check_mean_forces(self, settings: MeanForces) -> None:
         settings.check()
-        others = ("metadynamics", "temperatures_kelvin")
+        others = ("metadynamics", "temperatures_kelvin", "continues", "platform")
         for name in (name for name in others if getattr(self, name) is not None):
             raise InputError(f"mean_forces and {name} exclude each other; drop one.")
+        if self.solvent != "implicit" or self.engine == "openmm":
+            raise InputError(
+                f"mean_forces needs the batched engine in implicit solvent; found solvent "
+                f"{self.solvent} and engine {self.engine}."
+            )
 
     @property
     def steps_per_frame(self) -> int:

@@ -1,15 +1,18 @@
 """Configurations for mean forces: frames of runs that are spread over TIC space, or given ones."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.dealing import PARTS, dealt
-from cgfe.all_atom.mean_forces import MeanForces, nearest_frames, spread_choice
-from cgfe.all_atom.sampled import SampledTrajectory
+from cgfe.all_atom.mapped import fit_mapping
+from cgfe.all_atom.mean_forces import Choice, MeanForces, nearest_frames, spread_choice
+from cgfe.all_atom.sampled import SampledTrajectory, open_runs
+from cgfe.all_atom.system import Peptide
 from cgfe.errors import InputError
 from cgfe.files import replacing
 from cgfe.frames import CGFrames
@@ -24,7 +27,7 @@ MOST_NEAREST = 20_000
 
 @dataclass(frozen=True)
 class Configurations:
-    """Where forces are averaged; C configurations, ascending by trajectory and frame.
+    """Where forces are averaged, and by which map; C configurations, ascending by trajectory.
 
     Attributes
     ----------
@@ -36,6 +39,10 @@ class Configurations:
     weights : array (C,)
     validation, test : int array
         Trajectories of these parts.
+    bead_atoms : int array (N,)
+    force_map : array (N, A)
+        Fitted to the training trajectories.
+    frame_interval_ps : array ()
     steered : array ()
         Whether the beads are somewhere else at first.
     """
@@ -46,7 +53,15 @@ class Configurations:
     weights: NDArray[np.float64]
     validation: NDArray[np.int32]
     test: NDArray[np.int32]
+    bead_atoms: NDArray[np.int64]
+    force_map: NDArray[np.float64]
+    frame_interval_ps: NDArray[np.float64]
     steered: NDArray[np.bool_]
+
+    @property
+    def mapping(self) -> CarbonAlphaMapping:
+        """The force map."""
+        return CarbonAlphaMapping(self.bead_atoms, self.force_map, "optimal")
 
     def save(self, path: Path) -> None:
         """Write an .npz file, complete or not at all."""
@@ -60,30 +75,113 @@ class Configurations:
             return cls(**{field.name: file[field.name] for field in fields(cls)})
 
 
-def choose(
-    settings: MeanForces,
-    seed: int,
-    trajectories: Sequence[SampledTrajectory],
-    mapping: CarbonAlphaMapping,
-) -> Configurations:
+def choose(config: SamplerConfig, settings: MeanForces, peptide: Peptide) -> Configurations:
     """Choose configurations by bead positions alone: frames of the runs, or near given ones.
 
     Raises
     ------
     InputError
-        If there are fewer frames than configurations, or a frames file has other beads.
+        If a run is missing, biased or of another peptide, there are fewer frames than
+        configurations, or a frames file has other beads or another temperature.
     """
-    beads = [_beads(trajectory, mapping, settings.discard_ns) for trajectory in trajectories]
-    lengths = [len(part) for part in beads]
-    owner = np.repeat(np.arange(len(beads)), lengths)
-    if settings.frames is not None:
-        return _steered(settings, seed, trajectories, np.concatenate(beads), owner, mapping)
-    parts = dealt(
-        [trajectory.group for trajectory in trajectories],
-        settings.validation_share,
-        settings.test_share,
+    trajectories, _ = open_runs(settings.runs, config.temperature_kelvin)
+    for trajectory in trajectories:
+        _check_run(trajectory, config)
+    parts = dealt([t.group for t in trajectories], settings.validation_share, settings.test_share)
+    training = [trajectories[number] for number in parts["training"]]
+    mapping = fit_mapping("optimal", training, peptide.topology)
+    source = _Source(trajectories, mapping, settings.discard_ns)
+    if settings.frames is None:
+        return _of_runs(settings, config.seed, source, parts)
+    return _steered(settings, config, source)
+
+
+def _check_run(trajectory: SampledTrajectory, config: SamplerConfig) -> None:
+    if trajectory.config.metadynamics is not None:
+        raise InputError(
+            f"{trajectory.folder} is biased; mean forces are averaged at unbiased frames."
+        )
+    for key in ("sequence", "caps", "pdb", "solvent", "hydrogen_mass"):
+        found, expected = getattr(trajectory.config, key), getattr(config, key)
+        if found != expected:
+            raise InputError(
+                f"{trajectory.folder}: {key} is {found}, but the config has {expected}."
+            )
+
+
+class _Source:
+    """All-atom frames of runs behind their bead positions."""
+
+    def __init__(
+        self,
+        trajectories: Sequence[SampledTrajectory],
+        mapping: CarbonAlphaMapping,
+        discard_ns: float,
+    ) -> None:
+        self.trajectories = trajectories
+        self.mapping = mapping
+        self.interval = trajectories[0].config.frame_interval_ps
+        self.discarded = round(discard_ns * 1000 / self.interval)
+        self.beads = [
+            np.concatenate([data["positions"][:, mapping.beads] for data in trajectory.chunks()])[
+                self.discarded :
+            ]
+            for trajectory in trajectories
+        ]
+        self.owner = np.repeat(np.arange(len(self.beads)), [len(part) for part in self.beads])
+        """Trajectory (F,) of each kept frame."""
+
+    def bins(self) -> NDArray[np.int64]:
+        """Return the bin (F,) of every frame on the grid of the first two TICs."""
+        config = ReferenceConfig()
+        lag = max(1, round(config.tica_lag_ps / self.interval)) * self.interval
+        tica = TICAProjection.fit(self.beads, self.interval, lag)
+        tics = np.asarray(tica.project(np.concatenate(self.beads)))
+        return TICGrid.from_samples(tics, bins=config.bins).bin_index(tics)
+
+    def all_atoms(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return all-atom positions (C, A, 3) of rows, ascending, among the kept frames."""
+        found = []
+        for number, trajectory in enumerate(self.trajectories):
+            first = int(np.searchsorted(self.owner, number)) - self.discarded
+            own = rows[self.owner[rows] == number] - first
+            begun = 0
+            for data in trajectory.chunks() if len(own) else ():
+                length = len(data["positions"])
+                here = own[(own >= begun) & (own < begun + length)] - begun
+                found.append(data["positions"][here])
+                begun += length
+        return np.concatenate(found)
+
+
+def _of_runs(
+    settings: MeanForces, seed: int, source: _Source, parts: Mapping[str, NDArray[np.int32]]
+) -> Configurations:
+    chosen = _by_part(settings, seed, source.owner, parts, source.bins())
+    positions = source.all_atoms(chosen.rows)
+    owner = source.owner[chosen.rows].astype(np.int32)
+    return Configurations(
+        positions,
+        positions[:, source.mapping.beads],
+        owner,
+        chosen.weights,
+        np.intersect1d(parts["validation"], owner).astype(np.int32),
+        np.intersect1d(parts["test"], owner).astype(np.int32),
+        source.mapping.beads,
+        source.mapping.coefficients,
+        np.array(source.interval),
+        steered=np.array(False),
     )
-    bins = _bins(beads, trajectories[0].config.frame_interval_ps)
+
+
+def _by_part(
+    settings: MeanForces,
+    seed: int,
+    owner: NDArray[np.integer],
+    parts: Mapping[str, NDArray[np.integer]],
+    bins: NDArray[np.int64],
+) -> Choice:
+    """Choose in each part by itself; frames of a bin are alike."""
     rows, weights = [], []
     for number, (part, count) in enumerate(zip(PARTS, settings.configurations, strict=True)):
         if count:
@@ -93,91 +191,41 @@ def choose(
             weights.append(choice.weights)
     every = np.concatenate(rows)
     order = np.argsort(every)
-    chosen = every[order]
-    positions = _all_atoms(trajectories, settings.discard_ns, owner, chosen)
-    used = [np.intersect1d(parts[part], owner[chosen]).astype(np.int32) for part in PARTS]
-    return Configurations(
-        positions,
-        positions[:, mapping.beads],
-        owner[chosen].astype(np.int32),
-        np.concatenate(weights)[order],
-        validation=used[1],
-        test=used[2],
-        steered=np.array(False),
-    )
+    return Choice(every[order], np.concatenate(weights)[order])
 
 
-def _steered(
-    settings: MeanForces,
-    seed: int,
-    trajectories: Sequence[SampledTrajectory],
-    beads: NDArray[np.float32],
-    owner: NDArray[np.int64],
-    mapping: CarbonAlphaMapping,
-) -> Configurations:
+def _steered(settings: MeanForces, config: SamplerConfig, source: _Source) -> Configurations:
     """Choose configurations of a frames file, each with the nearest frame of the runs."""
     frames = CGFrames.load(str(settings.frames))
-    if frames.bead_count != beads.shape[1]:
-        raise InputError(
-            f"{settings.frames} has {frames.bead_count} beads; the runs have {beads.shape[1]}."
-        )
-    count = min(sum(settings.configurations), len(frames))
-    random = np.random.default_rng(seed)
-    chosen = np.sort(random.choice(len(frames), size=count, replace=False))
-    candidates = np.arange(len(beads))[:: max(1, len(beads) // MOST_NEAREST)]
+    beads = np.concatenate(source.beads)
+    for what, found, expected in (
+        ("beads", frames.bead_count, beads.shape[1]),
+        ("K", frames.temperature_kelvin, config.temperature_kelvin),
+    ):
+        if found != expected:
+            raise InputError(f"{settings.frames} has {found:g} {what}, expected {expected:g}.")
+    held_out = {"validation": frames.validation_trajectories, "test": frames.test_trajectories}
+    every = np.unique(frames.trajectory_index)
+    training = np.setdiff1d(every, np.concatenate(list(held_out.values())))
+    at_random = replace(settings, thin_share=0.0)
+    one_bin = np.zeros(len(frames), dtype=np.int64)
+    parts = {"training": training, **held_out}
+    chosen = _by_part(at_random, config.seed, frames.trajectory_index, parts, one_bin).rows
+    candidates = np.arange(len(beads))[:: -(-len(beads) // MOST_NEAREST)]
     targets = np.asarray(frames.positions[chosen], dtype=np.float64)
     nearest, turned = nearest_frames(targets, beads[candidates])
-    sources = candidates[nearest]
-    order = np.argsort(sources, kind="stable")
-    positions = _all_atoms(trajectories, settings.discard_ns, owner, sources[order])
-    positions = positions[np.argsort(order)]
+    order = np.argsort(candidates[nearest], kind="stable")
+    positions = source.all_atoms(candidates[nearest][order])
+    weights = np.ones(len(frames)) if frames.weights is None else frames.weights
     return Configurations(
-        positions,
+        positions[np.argsort(order)],
         turned.astype(np.float32),
         frames.trajectory_index[chosen],
-        np.ones(count),
+        weights[chosen],
         frames.validation_trajectories,
         frames.test_trajectories,
+        source.mapping.beads,
+        source.mapping.coefficients,
+        np.array(source.interval),
         steered=np.array(True),
     )
-
-
-def _beads(
-    trajectory: SampledTrajectory, mapping: CarbonAlphaMapping, discard_ns: float
-) -> NDArray[np.float32]:
-    """Return the bead positions (f, N, 3) of a trajectory after its beginning."""
-    parts = [data["positions"][:, mapping.beads] for data in trajectory.chunks()]
-    return np.concatenate(parts)[_discarded(trajectory, discard_ns) :]
-
-
-def _discarded(trajectory: SampledTrajectory, discard_ns: float) -> int:
-    return round(discard_ns * 1000 / trajectory.config.frame_interval_ps)
-
-
-def _bins(beads: Sequence[NDArray[np.float32]], interval: float) -> NDArray[np.int64]:
-    """Return the bin (F,) of every frame on the grid of the first two TICs."""
-    config = ReferenceConfig()
-    lag = max(1, round(config.tica_lag_ps / interval)) * interval
-    tica = TICAProjection.fit(beads, interval, lag)
-    tics = np.asarray(tica.project(np.concatenate(beads)))
-    return TICGrid.from_samples(tics, bins=config.bins).bin_index(tics)
-
-
-def _all_atoms(
-    trajectories: Sequence[SampledTrajectory],
-    discard_ns: float,
-    owner: NDArray[np.int64],
-    rows: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Return all-atom positions (C, A, 3) of rows, ascending, among the kept frames."""
-    found = []
-    for number, trajectory in enumerate(trajectories):
-        first = int(np.searchsorted(owner, number)) - _discarded(trajectory, discard_ns)
-        own = rows[owner[rows] == number] - first
-        begun = 0
-        for data in trajectory.chunks() if len(own) else ():
-            length = len(data["positions"])
-            here = own[(own >= begun) & (own < begun + length)] - begun
-            found.append(data["positions"][here])
-            begun += length
-    return np.concatenate(found)

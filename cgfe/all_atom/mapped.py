@@ -126,13 +126,14 @@ def _mapped_chunk(
     elif trajectory.exchanged:
         log_weights = np.zeros(kept.sum())
     return MappedTrajectory(
-        _rounded(mapping.map_positions(data["positions"][kept]), POSITION_STEP),
-        _rounded(mapping.map_forces(data["forces"][kept].astype(np.float64)), FORCE_STEP),
+        rounded(mapping.map_positions(data["positions"][kept]), POSITION_STEP),
+        rounded(mapping.map_forces(data["forces"][kept].astype(np.float64)), FORCE_STEP),
         np.round(data["energies"][kept] / ENERGY_STEP) * ENERGY_STEP,
         data["replica"][kept].astype(np.int32),
         log_weights,
     )
 
 
-def _rounded(values: NDArray[np.floating], step: float) -> NDArray[np.float32]:
+def rounded(values: NDArray[np.floating], step: float) -> NDArray[np.float32]:
+    """Return values as multiples of a step."""
     return (np.round(values / step) * step).astype(np.float32)

@@ -5,7 +5,7 @@ on growing. Each piece is a file with random streams of its own, so a killed run
 piece that was being averaged, and goes on with the same bits.
 """
 
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.chunks import read_chunk, streams, write_chunk
 from cgfe.all_atom.config import SamplerConfig, peptide_of
 from cgfe.all_atom.configurations import Configurations, choose
-from cgfe.all_atom.mapped import POSITION_STEP, fit_mapping
-from cgfe.all_atom.mean_forces import Averaging, MeanForces
+from cgfe.all_atom.mapped import POSITION_STEP, rounded
+from cgfe.all_atom.mean_forces import Averaging, MeanForces, summary
 from cgfe.all_atom.progress import ending_on_sigterm
-from cgfe.all_atom.sampled import SampledTrajectory, open_runs
 from cgfe.all_atom.sampler import begun_config, claim_folder
 from cgfe.all_atom.system import (
     FORCE_FIELDS,
@@ -31,6 +30,8 @@ from cgfe.all_atom.system import (
 )
 from cgfe.errors import InputError
 from cgfe.frames import RESIDUE_MASSES, CGFrames
+
+log = logging.getLogger(__name__)
 
 CONFIGURATIONS_FILE = "configurations.npz"
 FRAMES_FILE = "mean_forces.h5"
@@ -52,28 +53,26 @@ def sample_mean_forces(config: SamplerConfig, progress: bool = True) -> Path:
     ------
     InputError
         If settings make no sense together, a run is missing or of another peptide, there are fewer
-        frames than configurations, the kernel cannot sample this, or a configuration blows up.
+        frames than configurations, or the kernel cannot sample this.
     """
     settings = config.mean_forces
     assert settings is not None
     config.check()
+    if not BatchedSystem.available():
+        raise InputError("mean_forces needs a C++ compiler.")
     peptide = peptide_of(config)
     folder = Path(config.output)
-    if config.engine == "openmm" or not BatchedSystem.available():
-        raise InputError("mean_forces needs the batched engine and a C++ compiler.")
-    trajectories, _ = open_runs(settings.runs, config.temperature_kelvin)
-    _check_atoms(trajectories, len(peptide.positions))
-    config = replace(config, engine="batched")
-    claim_folder(folder, config, peptide, begun_config(folder))
-    system = implicit_solvent_system(peptide.topology, config.hydrogen_mass)
-    mapping = fit_mapping("optimal", trajectories, peptide.topology)
-    path = folder / CONFIGURATIONS_FILE
+    begun, path = begun_config(folder), folder / CONFIGURATIONS_FILE
+    chosen = Configurations.load(path) if path.exists() else choose(config, settings, peptide)
+    claim_folder(folder, replace(config, engine="batched"), peptide, begun)
     if not path.exists():
-        choose(settings, config.seed, trajectories, mapping).save(path)
-    configurations = Configurations.load(path)
+        chosen.save(path)
     averaging = Averaging(
-        BatchedSystem(system, [int(bead) for bead in mapping.beads]),
-        mapping,
+        BatchedSystem(
+            implicit_solvent_system(peptide.topology, config.hydrogen_mass),
+            [int(bead) for bead in chosen.bead_atoms],
+        ),
+        chosen.mapping,
         config.temperature_kelvin,
         config.time_step_fs / 1000,
         config.friction_per_ps,
@@ -83,8 +82,8 @@ def sample_mean_forces(config: SamplerConfig, progress: bool = True) -> Path:
         config.processes,
     )
     with ending_on_sigterm():
-        means, errors = _averaged(folder, config.seed, configurations, averaging, progress)
-    frames = _frames(config, settings, peptide, configurations, means, errors, trajectories[0])
+        means, errors = _averaged(folder, config.seed, chosen, averaging, progress)
+    frames = _frames(config, settings, peptide, chosen, means, errors)
     frames.save(folder / FRAMES_FILE)
     return folder / FRAMES_FILE
 
@@ -103,20 +102,14 @@ def _averaged(
     ) as bar:
         for path, own in missing:
             targets = configurations.beads[own] if configurations.steered else None
-            numbers = streams(seed, range(own.start, own.stop), 0)
-            means, errors = averaging.forces(configurations.positions[own], numbers, targets)
+            numbers = range(own.start, own.stop)
+            both = np.stack([streams(seed, numbers, 0, purpose) for purpose in (0, 1)])
+            means, errors = averaging.forces(configurations.positions[own], both, targets)
             write_chunk(path, {"means": means, "errors": errors})
             bar.update(own.stop - own.start)
     parts = [read_chunk(path, "means", "errors") for path in files]
     means, errors = (np.concatenate([part[name] for part in parts]) for name in parts[0])
     return means, errors
-
-
-def _check_atoms(trajectories: Sequence[SampledTrajectory], atoms: int) -> None:
-    for trajectory in trajectories:
-        found = next(trajectory.chunks(1))["positions"].shape[1]
-        if found != atoms:
-            raise InputError(f"{trajectory.folder}: frames of {found} atoms, expected {atoms}.")
 
 
 def _frames(
@@ -126,34 +119,41 @@ def _frames(
     configurations: Configurations,
     means: NDArray[np.float64],
     errors: NDArray[np.float64],
-    trajectory: SampledTrajectory,
 ) -> CGFrames:
-    """Return the frames whose forces are means, rounded."""
+    """Return the frames whose forces are means, rounded, without those that blew up."""
+    kept = np.isfinite(means).all(axis=(1, 2))
+    if not kept.all():
+        log.warning("%d of %d configurations blew up and are left out", (~kept).sum(), len(kept))
+    if not kept.any():
+        raise InputError("mean_forces: every configuration blew up; try a shorter time_step_fs.")
+    means, errors = means[kept], errors[kept]
+    told = summary(means, errors)
+    log.info(
+        "mean forces: root mean square %.2f kcal/mol/Å, standard error %.2f",
+        *(told["rms"], told["standard_error"]),
+    )
     names = bead_residues(peptide.topology)
-    beads = configurations.beads.astype(np.float64)
+    beads = configurations.beads[kept].astype(np.float64)
+    weights = configurations.weights[kept]
     return CGFrames(
-        positions=_rounded(beads - beads.mean(axis=1, keepdims=True), POSITION_STEP),
-        forces=_rounded(means, FORCE_STEP),
-        force_standard_errors=_rounded(errors, FORCE_STEP),
-        trajectory_index=configurations.trajectory,
-        weights=configurations.weights / configurations.weights.mean(),
+        positions=rounded(beads - beads.mean(axis=1, keepdims=True), POSITION_STEP),
+        forces=rounded(means, FORCE_STEP),
+        force_standard_errors=rounded(errors, FORCE_STEP),
+        trajectory_index=configurations.trajectory[kept],
+        weights=weights / weights.mean(),
         validation_trajectories=configurations.validation,
         test_trajectories=configurations.test,
         residue_names=names,
         masses=np.array([RESIDUE_MASSES.get(name, 110.0) for name in names]),
         bonds=bead_bonds(peptide.topology),
         temperature_kelvin=config.temperature_kelvin,
-        frame_interval_ps=trajectory.config.frame_interval_ps,
+        frame_interval_ps=float(configurations.frame_interval_ps),
         position_step=POSITION_STEP,
         force_step=FORCE_STEP,
         force_mapping="optimal",
         force_field=FORCE_FIELDS[config.solvent],
         source=f"cgfe reference: forces averaged over {settings.average_ps:g} ps at fixed beads, "
-        f"after {settings.settle_ps:g} ps; {config.time_step_fs:g} fs LangevinMiddle, "
-        f"{config.friction_per_ps:g}/ps",
+        f"after {settings.settle_ps:g} ps; errors are of what turns within half of that; "
+        f"{config.time_step_fs:g} fs LangevinMiddle, {config.friction_per_ps:g}/ps",
         name="mean forces",
     )
-
-
-def _rounded(values: NDArray[np.floating], step: float) -> NDArray[np.float32]:
-    return (np.round(values / step) * step).astype(np.float32)
