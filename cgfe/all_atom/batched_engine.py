@@ -31,13 +31,15 @@ from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.ends import load_ends
 from cgfe.all_atom.exchange import ExchangeReport, ReplicaExchange
 from cgfe.all_atom.metadynamics import SharedHills
-from cgfe.all_atom.progress import SamplingBar, ending_on_sigterm, sampling_bar
+from cgfe.all_atom.progress import (
+    SamplingBar,
+    advance_in_pieces,
+    ending_on_sigterm,
+    sampling_bar,
+)
 from cgfe.all_atom.system import Peptide
 from cgfe.files import make_folder
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
-
-PIECE_STEPS = 500
-"""Steps of dynamics after which the bar moves and a signal is heard."""
 
 
 class Hook(Protocol):
@@ -170,16 +172,12 @@ class BatchedRun:
         """Advance to the end of a frame's last stretch, the hook acting between stretches."""
         per_frame = self.config.steps_per_frame
         stretch = per_frame if self.hook is None else self.hook.steps
+        config = self.config
+        dynamics = Dynamics(stretch, config.time_step_fs / 1000, config.friction_per_ps)
         for begun in range(0, per_frame, stretch):
             if begun and self.hook is not None:
                 self.hook.act(walkers)
-            for done in range(0, stretch, PIECE_STEPS):
-                steps = min(PIECE_STEPS, stretch - done)
-                dynamics = Dynamics(
-                    steps, self.config.time_step_fs / 1000, self.config.friction_per_ps
-                )
-                self.kernel.advance(walkers, dynamics, self.config.processes)
-                moved(steps)
+            advance_in_pieces(self.kernel, walkers, dynamics, config.processes, moved)
 
     def _begun(
         self, numbers: Sequence[int], chunk: int

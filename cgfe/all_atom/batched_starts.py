@@ -1,7 +1,6 @@
 """Starts of the batched engine: minimised by OpenMM, heated and equilibrated by the kernel."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import openmm
@@ -10,15 +9,13 @@ from numpy.typing import NDArray
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
 from cgfe.all_atom.chunks import streams
 from cgfe.all_atom.config import SamplerConfig
-from cgfe.all_atom.progress import end_if_asked
+from cgfe.all_atom.progress import advance_in_pieces
 from cgfe.all_atom.starts import HEATED, start_structures
 from cgfe.all_atom.system import Peptide, implicit_solvent_system
 
 MINIMISER_STEPS = 500
 HEATING_FRICTION = 1.0
 """1/ps."""
-PIECE_STEPS = 500
-"""Steps between which a signal is heard."""
 
 
 def started(
@@ -42,7 +39,9 @@ def started(
     # Steps of half the length: a minimised start has stiff contacts to get rid of.
     step_ps = config.time_step_fs / 2000
     steps = round(config.equilibration_ps / step_ps)
-    _advance(kernel, walkers, Dynamics(steps, step_ps, config.friction_per_ps), config.processes)
+    advance_in_pieces(
+        kernel, walkers, Dynamics(steps, step_ps, config.friction_per_ps), config.processes
+    )
     return walkers
 
 
@@ -71,7 +70,7 @@ def _heated(
     for stage in stages:
         walkers.temperatures = at(stage.kelvin)
         dynamics = Dynamics(stage.steps, stage.time_step_fs / 1000, HEATING_FRICTION)
-        _advance(kernel, walkers, dynamics, config.processes)
+        advance_in_pieces(kernel, walkers, dynamics, config.processes)
     return walkers.positions
 
 
@@ -90,14 +89,6 @@ def _at_rest(
     walkers.seed(streams(config.seed, numbers, 0, purpose + 1))
     kernel.evaluate(walkers, config.processes)
     return walkers
-
-
-def _advance(kernel: BatchedSystem, walkers: Walkers, dynamics: Dynamics, threads: int) -> None:
-    """Advance in pieces, between which signals are heard."""
-    for done in range(0, dynamics.steps, PIECE_STEPS):
-        steps = min(PIECE_STEPS, dynamics.steps - done)
-        kernel.advance(walkers, replace(dynamics, steps=steps), threads)
-        end_if_asked()
 
 
 def _minimised(

@@ -11,12 +11,11 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
+from cgfe.all_atom.system import BORN_OFFSET_NM
 from cgfe.errors import InputError
 
 COULOMB = 138.93545764438198
 """1 / (4 π ε0) in kJ/mol nm / e², as OpenMM has it."""
-BORN_OFFSET_NM = 0.009
-"""What OBC subtracts from every radius."""
 PROBE_NM = 0.14
 """Radius of the water molecule of the surface term."""
 NEAR_RATIO = 2.1

@@ -1,21 +1,27 @@
-"""The progress bar of a sampling run: ns, ns a day, time left."""
+"""The progress bar of a sampling run, and its end on SIGTERM: dynamics goes piece by piece."""
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from cgfe.all_atom.config import SamplerConfig
+if TYPE_CHECKING:  # the workers of OpenMM's engine have no use for torch
+    from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
+    from cgfe.all_atom.config import SamplerConfig
+
+PIECE_STEPS = 500
+"""Steps of dynamics after which a bar moves and a signal is heard."""
 
 
 class SamplingBar:
     """A bar in ns of all walkers together."""
 
-    def __init__(self, config: SamplerConfig, done_ns: float, bar: "tqdm[Any]") -> None:
+    def __init__(self, config: "SamplerConfig", done_ns: float, bar: "tqdm[Any]") -> None:
         self.total_ns = config.walkers * config.chunks * config.chunk_ns
         self._first = done_ns
         self._started = time.monotonic()
@@ -43,7 +49,6 @@ class SamplingBar:
 
         def moved(more: int) -> None:
             nonlocal steps
-            end_if_asked()
             steps += more
             self.show(done_ns + steps * ns_per_step)
 
@@ -51,7 +56,7 @@ class SamplingBar:
 
 
 @contextmanager
-def sampling_bar(config: SamplerConfig, done_ns: float, progress: bool) -> Iterator[SamplingBar]:
+def sampling_bar(config: "SamplerConfig", done_ns: float, progress: bool) -> Iterator[SamplingBar]:
     """Show a bar that starts at what is on disk; its speed counts from here."""
     bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}"
     total = config.walkers * config.chunks * config.chunk_ns
@@ -91,3 +96,39 @@ def end_if_asked() -> None:
     """Raise SystemExit, 143 as a shell tells it, if SIGTERM has come."""
     if _ended.is_set():
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def advance_in_pieces(
+    kernel: "BatchedSystem",
+    walkers: "Walkers",
+    dynamics: "Dynamics",
+    threads: int = 0,
+    moved: Callable[[int], None] | None = None,
+) -> None:
+    """Take walkers through dynamics, `PIECE_STEPS` at a time.
+
+    Cut or not, the bits are the same as long as `Dynamics.average_every` divides `PIECE_STEPS`:
+    the kernel counts from the beginning of each call.
+
+    Parameters
+    ----------
+    kernel : BatchedSystem
+    walkers : Walkers
+        With forces up to date.
+    dynamics : Dynamics
+    threads : int
+        As in `BatchedSystem.advance`.
+    moved : callable, optional
+        Told the steps of each piece when it is done.
+
+    Raises
+    ------
+    SystemExit
+        After a piece, if SIGTERM has come (`end_if_asked`).
+    """
+    for done in range(0, dynamics.steps, PIECE_STEPS):
+        piece = replace(dynamics, steps=min(PIECE_STEPS, dynamics.steps - done))
+        kernel.advance(walkers, piece, threads)
+        end_if_asked()
+        if moved is not None:
+            moved(piece.steps)

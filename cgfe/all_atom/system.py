@@ -28,8 +28,8 @@ HELIX_PHI, HELIX_PSI = -57.0, -47.0
 PADDING_NM = 1.2
 CUTOFF_NM = 0.9
 PRESSURE_ATM = 1.0
-# The OBC dielectric offset that OpenMM subtracts from every Born radius (nm).
 BORN_OFFSET_NM = 0.009
+"""What OBC subtracts from every Born radius."""
 
 
 @dataclass(frozen=True)
