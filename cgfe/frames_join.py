@@ -16,7 +16,7 @@ SAME = (
     *("validation_trajectories", "test_trajectories", "biased_trajectories"),
 )
 """What stretches must share."""
-PER_FRAME = ("forces", "force_standard_errors", "all_atom_energies", "weights", "replica_index")
+PER_FRAME = ("forces", "force_standard_errors", "all_atom_energies", "replica_index")
 
 
 def join(stretches: Sequence[CGFrames]) -> CGFrames:
@@ -25,16 +25,27 @@ def join(stretches: Sequence[CGFrames]) -> CGFrames:
     Raises
     ------
     InputError
-        If stretches are of different systems, parts or contents.
+        If stretches are of different systems, walkers, parts or contents, have weights, or hold the
+        same frames.
     """
     first = stretches[0]
-    for other in stretches[1:]:
+    walkers = np.unique(first.trajectory_index)
+    for number, other in enumerate(stretches):
+        names = f"{other.name} and {first.name}"
+        if other.weights is not None:
+            raise InputError(
+                f"{other.name} has weights of its own stretch alone; pack with --weights counts."
+            )
+        if not np.array_equal(np.unique(other.trajectory_index), walkers):
+            raise InputError(f"{names} are of other walkers; not joined.")
+        if any(np.array_equal(other.positions, before.positions) for before in stretches[:number]):
+            raise InputError(f"{other.name} is there twice; not joined.")
         for key in SAME:
             if not np.array_equal(_comparable(first, key), _comparable(other, key)):
-                raise InputError(f"{other.name} and {first.name} differ in {key}; not joined.")
+                raise InputError(f"{names} differ in {key}; not joined.")
         for key in (*PER_FRAME, "bias_log_weights"):
             if (getattr(first, key) is None) != (getattr(other, key) is None):
-                raise InputError(f"{other.name} and {first.name}: only one has {key}; not joined.")
+                raise InputError(f"{names}: only one has {key}; not joined.")
     index = np.concatenate([stretch.trajectory_index for stretch in stretches])
     order = np.argsort(index, kind="stable")
     arrays: dict[str, Any] = {

@@ -3,8 +3,8 @@
 import numpy as np
 import openmm
 import pytest
-from openmm import unit
 
+from cgfe.all_atom.batched import BatchedSystem, Dynamics
 from cgfe.all_atom.system import HAIRPIN, alpha_carbons, implicit_solvent_system, peptide_from_pdb
 from cgfe.errors import InputError
 from cgfe.mapping import CarbonAlphaMapping
@@ -12,31 +12,36 @@ from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
 FRAMES = 1200
 STEPS = 25
+WALKERS = 16
 
 
 @pytest.fixture(scope="module")
 def trajectory() -> dict[str, np.ndarray]:
-    """Real all-atom frames of folded chignolin: 1200 frames, 0.1 ps apart."""
+    """Real all-atom frames of folded chignolin: 16 walkers of 75 frames, 0.1 ps apart."""
+    if not BatchedSystem.available():
+        pytest.skip("needs a C++ compiler")
     peptide = peptide_from_pdb(HAIRPIN)
     system = implicit_solvent_system(peptide.topology)
-    integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.004)
-    integrator.setRandomNumberSeed(3)
-    platform = openmm.Platform.getPlatformByName("CPU")
-    context = openmm.Context(system, integrator, platform, {"Threads": "1"})
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("CPU")
+    )
     context.setPositions(peptide.positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10, 200)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 3)
-    integrator.step(1000)
+    relaxed = context.getState(positions=True).getPositions(asNumpy=True)._value
+    kernel = BatchedSystem(system)
+    walkers = kernel.walkers(np.repeat(relaxed[None], WALKERS, axis=0))
+    walkers.thermalise(np.arange(WALKERS, dtype=np.uint64), kernel.masses)
+    kernel.evaluate(walkers)
+    kernel.advance(walkers, Dynamics(1000, 0.004, 1.0))
     positions, forces = [], []
-    for _ in range(FRAMES):
-        integrator.step(STEPS)
-        state = context.getState(positions=True, forces=True)
-        positions.append(state.getPositions(asNumpy=True)._value * ANGSTROM_PER_NM)
-        forces.append(state.getForces(asNumpy=True)._value * KCAL_PER_KJ / ANGSTROM_PER_NM)
+    for _ in range(FRAMES // WALKERS):
+        kernel.advance(walkers, Dynamics(STEPS, 0.004, 1.0))
+        positions.append(walkers.positions * ANGSTROM_PER_NM)
+        forces.append(walkers.forces.astype(float) * KCAL_PER_KJ / ANGSTROM_PER_NM)
     constraints = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
     return {
-        "positions": np.array(positions),
-        "forces": np.array(forces),
+        "positions": np.concatenate(positions),
+        "forces": np.concatenate(forces),
         "beads": np.array(alpha_carbons(peptide.topology)),
         "constraints": np.array(constraints),
     }

@@ -10,10 +10,10 @@ import numpy as np
 import openmm
 import pytest
 from omegaconf import OmegaConf
-from scipy.stats import chi2
+from scipy.stats import f as f_distribution
 
-from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom import mean_forces_run
+from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.config import SamplerConfig, peptide_of
 from cgfe.all_atom.configurations import choose
 from cgfe.all_atom.mean_forces import (
@@ -69,15 +69,18 @@ def test_mean_forces_are_gradients_of_the_known_potential(averaging: Averaging) 
     count = 320
     positions = random.normal(scale=3.0, size=(count, 3, 3))  # Å
     positions[:, 2] = positions[:, :2].mean(axis=1) + random.normal(scale=0.1, size=(count, 3))
-    means, errors = averaging.forces(positions, np.arange(2 * count, dtype=np.uint64).reshape(2, -1))
+    means, errors = averaging.forces(
+        positions, np.arange(2 * count, dtype=np.uint64).reshape(2, -1)
+    )
     stiffness = SPRINGS[0] * SPRINGS[1] / sum(SPRINGS) * KCAL_PER_KJ / ANGSTROM_PER_NM**2
     exact = stiffness * (positions[:, 1] - positions[:, 0])
     # `slice` spreads the free atom's force over the beads, so both feel the opposite.
     np.testing.assert_allclose(means.sum(axis=1), 0, atol=1e-4)
     off = (means[:, 0] - exact) / np.sqrt(np.mean(errors**2))
-    low, high = chi2.ppf([0.001, 0.999], off.size) / off.size
-    # The mean square of the errors has itself a spread of √(2/n), as that of the differences.
-    assert low * 0.9 < np.mean(off**2) < high * 1.1
+    # A ratio of two mean squares, each of n independent components (those of one bead: the other's
+    # are the opposite).
+    low, high = f_distribution.ppf([0.0005, 0.9995], off.size, off.size)
+    assert low < np.mean(off**2) < high
     told = summary(means, errors)
     assert told["rms_without_noise"] == pytest.approx(np.sqrt(np.mean(exact**2)), rel=0.01)
 
@@ -89,7 +92,9 @@ def test_steered_beads_end_where_they_should(averaging: Averaging) -> None:
     targets = np.zeros((4, 2, 3))
     targets[:, 1, 1] = [1.0, 2.0, 3.0, 4.0]
     steering = replace(averaging, steer_ps=1.0)
-    means, errors = steering.forces(positions, np.arange(8, dtype=np.uint64).reshape(2, -1), targets)
+    means, errors = steering.forces(
+        positions, np.arange(8, dtype=np.uint64).reshape(2, -1), targets
+    )
     stiffness = SPRINGS[0] * SPRINGS[1] / sum(SPRINGS) * KCAL_PER_KJ / ANGSTROM_PER_NM**2
     error = np.sqrt(np.mean(errors**2))
     np.testing.assert_allclose(means[:, 0], stiffness * targets[:, 1], atol=4.5 * error)
@@ -224,7 +229,7 @@ def test_configurations_that_blow_up_are_left_out(
 def test_sigterm_ends_between_pieces_and_nothing_is_lost(
     run_of_walkers: SamplerConfig, tmp_path: Path
 ) -> None:
-    config = averaged(run_of_walkers, tmp_path / "run", configurations=[400, 0, 0], average_ps=20.0)
+    config = averaged(run_of_walkers, tmp_path / "run", configurations=[400, 0, 0], average_ps=4.0)
     path = tmp_path / "config.yaml"
     OmegaConf.save(OmegaConf.structured(config), path)
     command = [sys.executable, "-m", "cgfe", "reference", "--quiet", "--config", str(path)]
@@ -282,7 +287,7 @@ def test_runs_that_do_not_fit_are_named(run_of_walkers: SamplerConfig, tmp_path:
     with pytest.raises(InputError, match="mean_forces and temperatures_kelvin exclude each other"):
         replace(config, temperatures_kelvin=[300.0, 310.0], exchange_interval_ps=0.4).check()
     for key, value, message in (
-        ("sequence", "GDYG", "sequence is GYDG, the config has GDYG"),
+        ("sequence", "GDYG", "sequence is GYDG, but the config has GDYG"),
         ("temperature_kelvin", 310.0, "temperature 310 K was not sampled"),
         ("solvent", "explicit", "needs the batched engine in implicit solvent"),
         ("engine", "openmm", "found solvent implicit and engine openmm"),

@@ -63,7 +63,7 @@ def test_second_stretch_begins_where_the_first_ended(first: SamplerConfig, tmp_p
 
 
 def test_stretches_are_joined_by_trajectory(first: SamplerConfig) -> None:
-    one = pack_runs([first.output])
+    one = pack_runs([first.output], weights="counts")
     other = replace(one, positions=one.positions + 1, source="second", name="second")
     both = join([one, other])
     assert len(both) == 2 * len(one)
@@ -76,6 +76,12 @@ def test_stretches_are_joined_by_trajectory(first: SamplerConfig) -> None:
         join([one, replace(other, temperature_kelvin=310.0)])
     with pytest.raises(InputError, match="only one has forces"):
         join([one, replace(other, forces=None)])
+    with pytest.raises(InputError, match="is there twice"):
+        join([one, one])
+    with pytest.raises(InputError, match="are of other walkers"):
+        join([one, replace(other, trajectory_index=other.trajectory_index + 1)])
+    with pytest.raises(InputError, match="pack with --weights counts"):
+        join([one, replace(other, weights=np.ones(len(other)))])
 
 
 def test_commands_pack_ends_and_join(first: SamplerConfig, tmp_path: Path) -> None:
@@ -90,4 +96,5 @@ def test_commands_pack_ends_and_join(first: SamplerConfig, tmp_path: Path) -> No
     lengths = [s.stop - s.start for s in CGFrames.load(joined).trajectory_slices()]
     assert lengths == [30, 30]
     assert main(["pack", "--join", frames, "--output", joined, "--ends", ends]) == 2
+    assert main(["pack", "--join", frames, again, "--output", joined, "--every-ps", "2"]) == 2
     assert main(["pack", "--output", joined]) == 2

@@ -172,7 +172,7 @@ class Walkers:
     def seed(self, streams: NDArray[np.uint64]) -> None:
         """Start each walker's random stream (W,) anew."""
         words = np.array([np.random.SeedSequence(int(s)).generate_state(4) for s in streams])
-        # Lanes that pad a vector draw numbers of their own, which nobody sees.
+        # Lanes that pad a vector repeat the last walker, which nobody sees.
         padded = self._padded(words).reshape(self.vectors, self.lanes, 4)
         self._arrays["random"][...] = padded.transpose(0, 2, 1)
 

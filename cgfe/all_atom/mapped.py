@@ -89,7 +89,8 @@ def mapped(
     """
     config = trajectory.config
     if discard_ns is None:
-        discard_ns = DISCARDED_NS if config.metadynamics is not None else 0.0
+        begins = config.metadynamics is not None and config.continues is None
+        discard_ns = DISCARDED_NS if begins else 0.0
     skipped = round(discard_ns * 1000 / config.frame_interval_ps)
     parts: list[MappedTrajectory] = []
     first = 0

@@ -121,7 +121,7 @@ def _frames(
     errors: NDArray[np.float64],
 ) -> CGFrames:
     """Return the frames whose forces are means, rounded, without those that blew up."""
-    kept = np.isfinite(means).all(axis=(1, 2))
+    kept = np.asarray(np.isfinite(means).all(axis=(1, 2)))
     if not kept.all():
         log.warning("%d of %d configurations blew up and are left out", (~kept).sum(), len(kept))
     if not kept.any():

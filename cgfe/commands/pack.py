@@ -87,17 +87,20 @@ def run(words: Sequence[str]) -> None:
     from cgfe.frames import CGFrames
     from cgfe.frames_join import join
 
-    make_folder(Path(options.output).parent)
     if options.ends and (options.join or len(options.runs) != 1):
         parser.error("--ends needs exactly one run behind --runs")
+    given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
+    if options.join and (useless := given - {"join", "output"}):
+        parser.error(f"--join takes no --{min(useless).replace('_', '-')}")
+    make_folder(Path(options.output).parent)
+    if options.ends:
+        folder = options.runs[0]
+        save_ends(replace(run_config(Path(folder)), output=folder), Path(options.ends))
     if options.join:
         frames = join([CGFrames.load(path) for path in options.join])
     else:
         frames = _packed(options, "cgfe " + " ".join(words))
     frames.save(options.output)
-    if options.ends:
-        folder = options.runs[0]
-        save_ends(replace(run_config(Path(folder)), output=folder), Path(options.ends))
     if frames.weights is not None and (lost := int((frames.weights == 0).sum())):
         print(f"{lost} frames lie where populations are not known; their weight is 0")
     print(
