@@ -129,6 +129,14 @@ def test_more_walkers_join_a_run(tmp_path: Path) -> None:
     assert moved < rmsd(third["positions"][:1], second["positions"][-1] * [1, 1, -1])
 
 
+def test_going_on_with_fewer_walkers_loses_none(tmp_path: Path) -> None:
+    sample(small(tmp_path / "run"), progress=False)
+    sample(small(tmp_path / "run", walkers=1, nanoseconds=0.015), progress=False)
+    assert [len(chunk_files(tmp_path / "run", walker)) for walker in range(4)] == [3, 2, 2, 2]
+    packed = pack_runs([tmp_path / "run"], weights="counts")
+    assert [s.stop - s.start for s in packed.trajectory_slices()] == [15, 10, 10, 10]
+
+
 def test_sigterm_ends_a_run_cleanly(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     OmegaConf.save(OmegaConf.structured(small(tmp_path / "run", nanoseconds=1000.0)), config)
