@@ -1,5 +1,6 @@
 """The batched engine of the sampler: which engine samples, starts, replica exchange."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +13,10 @@ import openmm
 import pytest
 from omegaconf import OmegaConf
 
-from cgfe.all_atom import batched_starts, sampler, starts
+from cgfe.all_atom import batched_engine, batched_starts, sampler, starts
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import BatchedRun
-from cgfe.all_atom.chunks import chunk_files, read_chunk
+from cgfe.all_atom.chunks import chunk_files, read_chunk, write_chunk
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.exchange import ExchangeReport, exchanged, ladder_history, round_trips
 from cgfe.all_atom.pack import pack_runs
@@ -126,6 +127,14 @@ def test_more_walkers_join_a_run(tmp_path: Path) -> None:
     # The first frame is 1 ps after the last chunk's end: far less than a random place.
     moved = rmsd(third["positions"][:1], second["positions"][-1])
     assert moved < rmsd(third["positions"][:1], second["positions"][-1] * [1, 1, -1])
+
+
+def test_going_on_with_fewer_walkers_loses_none(tmp_path: Path) -> None:
+    sample(small(tmp_path / "run"), progress=False)
+    sample(small(tmp_path / "run", walkers=1, nanoseconds=0.015), progress=False)
+    assert [len(chunk_files(tmp_path / "run", walker)) for walker in range(4)] == [3, 2, 2, 2]
+    packed = pack_runs([tmp_path / "run"], weights="counts")
+    assert [s.stop - s.start for s in packed.trajectory_slices()] == [15, 10, 10, 10]
 
 
 def test_sigterm_ends_a_run_cleanly(tmp_path: Path) -> None:
@@ -310,6 +319,16 @@ def test_exchange_leaves_every_temperature_and_replica_told(exchange_run: Sample
         pack_runs([folder], temperature=320.0)
 
 
+def assert_same_chunks(run: SamplerConfig, other: Path) -> None:
+    for walker in range(run.walkers):
+        pairs = zip(*(chunk_files(f, walker) for f in (Path(run.output), other)), strict=True)
+        for paths in pairs:
+            with h5py.File(paths[0]) as first, h5py.File(paths[1]) as second:
+                assert first.keys() == second.keys()
+                for key in first:
+                    np.testing.assert_array_equal(first[key][()], second[key][()], err_msg=key)
+
+
 def test_exchange_goes_on_bit_for_bit(tmp_path: Path) -> None:
     settings = {
         "temperatures_kelvin": [300.0, 340.0, 400.0],
@@ -320,14 +339,55 @@ def test_exchange_goes_on_bit_for_bit(tmp_path: Path) -> None:
     sample(whole, progress=False)
     sample(small(tmp_path / "parts", **settings), progress=False)
     sample(small(tmp_path / "parts", **settings, nanoseconds=0.03, processes=2), progress=False)
-    for walker in range(6):
-        for one, other in zip(
-            *(chunk_files(tmp_path / run, walker) for run in ("whole", "parts")), strict=True
-        ):
-            with h5py.File(one) as first, h5py.File(other) as second:
-                assert first.keys() == second.keys()
-                for key in first:
-                    np.testing.assert_array_equal(first[key][()], second[key][()], err_msg=key)
+    assert_same_chunks(whole, tmp_path / "parts")
     assert 0 < ExchangeReport.of_run(whole).acceptance[0] < 1
     with pytest.raises(InputError, match="another walkers"):
         sample(small(tmp_path / "parts", **{**settings, "walkers": 9}), progress=False)
+
+
+LADDERS = {
+    "temperatures_kelvin": [300.0, 450.0],
+    "walkers": 4,
+    "exchange_interval_ps": 0.2,
+    "engine": "batched",
+}
+
+
+def test_incomplete_chunk_of_a_ladder_is_written_anew_as_a_whole(tmp_path: Path) -> None:
+    """A kill between a chunk's files, and other bits when it is sampled again."""
+    config = small(tmp_path / "run", **LADDERS)
+    sample(config, progress=False)
+    shutil.copytree(tmp_path / "run", tmp_path / "cut")
+    cut = replace(config, output=str(tmp_path / "cut"))
+    newest = [chunk_files(tmp_path / "cut", walker)[-1] for walker in range(4)]
+    for path in (newest[0], newest[3]):
+        path.unlink()
+    with h5py.File(newest[1], "r+") as file:  # what another machine may have written
+        file["positions"][...] += 1.0
+        file["slots"][...] = 0
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            batched_engine, "write_chunk",
+            lambda path, arrays: (written.append(path), write_chunk(path, arrays)),
+        )  # fmt: skip
+        sample(cut, progress=False)
+    assert set(written[:2]) == {newest[1], newest[2]}
+    assert set(written[2:]) == {newest[0], newest[3]}
+    assert_same_chunks(config, tmp_path / "cut")
+    chunk_files(tmp_path / "cut", 2)[0].unlink()
+    with pytest.raises(InputError, match=r"walker-002/chunk-00000.h5 is missing, but later chunks"):
+        sample(cut, progress=False)
+
+
+def test_replicas_of_different_histories_are_refused(tmp_path: Path) -> None:
+    config = small(tmp_path / "run", **LADDERS)
+    sample(config, progress=False)
+    for walker in range(2):
+        with h5py.File(chunk_files(tmp_path / "run", walker)[-1], "r+") as file:
+            file["slots"][2, -1] = 1
+            file["end_slot"][()] = 0
+    with pytest.raises(InputError, match=r"in slots \[1, 1\], expected each of 0 to 1 once"):
+        pack_runs([tmp_path / "run"])
+    with pytest.raises(InputError, match=r"in slots \[0, 0\], expected each of 0 to 1 once"):
+        sample(replace(config, nanoseconds=0.015), progress=False)

@@ -3,9 +3,14 @@
 Walkers that depend on each other's company advance together always: those that share a vector of
 the kernel (the last bits of their forces do), the replicas of a ladder, all that share a bias. Such
 a group goes on from the first chunk that one of its walkers lacks; the others of the group are
-computed again with it and their files left alone. Each chunk starts from the files of the one
-before, whether they were just written or found, so an interrupted run ends with the same bits as an
-uninterrupted one.
+computed again with it. Each chunk starts from the files of the one before, whether they were just
+written or found, so an interrupted run ends with the same bits as an uninterrupted one.
+
+The same bits need the same width of the CPU's vectors, compiler and version of this program. So
+where walkers act on each other (with a `Hook`), files that are there already are not trusted to
+be of the history that the missing ones are written from: an incomplete chunk of a group is written
+anew as a whole, the missing files last, so that a complete one is of one history. Without a hook
+walkers are independent, each file goes on from the one before, and those there are left alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +25,7 @@ from numpy.typing import NDArray
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
 from cgfe.all_atom.batched_starts import started
 from cgfe.all_atom.chunks import (
+    chunk_files,
     chunk_path,
     finite,
     read_end,
@@ -38,6 +44,7 @@ from cgfe.all_atom.progress import (
     sampling_bar,
 )
 from cgfe.all_atom.system import Peptide
+from cgfe.errors import InputError
 from cgfe.files import make_folder
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
@@ -146,7 +153,9 @@ class BatchedRun:
         return chunk
 
     def sample_chunk(self, numbers: Sequence[int], chunk: int, bar: SamplingBar) -> None:
-        """Sample chunk `chunk` of the walkers `numbers`, and write what is missing of it."""
+        """Sample chunk `chunk` of the walkers `numbers` and write it."""
+        if self.hook is not None:
+            self._require_newest(numbers, chunk)
         walkers, last = self._begun(numbers, chunk)
         if self.hook is not None:
             self.hook.begin(chunk, numbers, last, walkers)
@@ -162,11 +171,23 @@ class BatchedRun:
                 self.hook.act(walkers)
         ends = {"end_positions": walkers.positions, "end_velocities": walkers.velocities}
         once = {**ends, **(self.hook.end() if self.hook is not None else {})}
-        for row, walker in enumerate(numbers):
-            path = chunk_path(self.folder, walker, chunk)
-            if not path.exists():
-                own = {name: values[row] for name, values in once.items()}
-                write_chunk(path, {**records.of(row), **own})
+        rows = {chunk_path(self.folder, walker, chunk): row for row, walker in enumerate(numbers)}
+        there = [path for path in rows if path.exists()]
+        missing = [path for path in rows if path not in there]
+        for path in missing if self.hook is None else there + missing:
+            own = {name: values[rows[path]] for name, values in once.items()}
+            write_chunk(path, {**records.of(rows[path]), **own})
+
+    def _require_newest(self, numbers: Sequence[int], chunk: int) -> None:
+        """Refuse to write a chunk anew that later ones of the same walkers go on from."""
+        later = [path for w in numbers for path in chunk_files(self.folder, w)]
+        if any(path.name > chunk_path(self.folder, 0, chunk).name for path in later):
+            lost = (chunk_path(self.folder, walker, chunk) for walker in numbers)
+            missing = next(path for path in lost if not path.exists())
+            raise InputError(
+                f"{missing} is missing, but later chunks are there; put it back, or remove what is "
+                "later than it of all walkers."
+            )
 
     def _to_next_frame(self, walkers: Walkers, moved: Callable[[int], None]) -> None:
         """Advance to the end of a frame's last stretch, the hook acting between stretches."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from cgfe.all_atom.batched import BOLTZMANN_KJ, Walkers
 from cgfe.all_atom.chunks import chunk_files, read_chunk, read_end, stream
 from cgfe.all_atom.config import SamplerConfig
+from cgfe.errors import InputError
 from cgfe.files import replacing
 
 EXCHANGE_FILE = "exchange.json"
@@ -90,7 +91,7 @@ class ReplicaExchange:
         self.temperatures = np.array(config.ladder)
         self.steps = round(config.exchange_interval_ps * 1000 / config.time_step_fs)
         self.slots = np.zeros(0, dtype=np.int64)
-        self._seed = config.seed
+        self._folder, self._seed = config.output, config.seed
         self._per_frame = config.steps_per_frame // self.steps
         self._per_chunk = self._per_frame * config.chunk_frames
         self._attempt = 0
@@ -104,9 +105,16 @@ class ReplicaExchange:
         last: Mapping[str, NDArray[Any]] | None,
         walkers: Walkers,
     ) -> None:
-        """Take the slots that the last chunk ended with (replica r of a ladder starts in r)."""
+        """Take the slots that the last chunk ended with (replica r of a ladder starts in r).
+
+        Raises
+        ------
+        InputError
+            If those are no permutation (`require_permutations`).
+        """
         size = len(self.temperatures)
         self.slots = np.array(numbers) % size if last is None else last["end_slot"].astype(np.int64)
+        require_permutations(self.slots.reshape(-1, size), self._folder)
         walkers.temperatures = self.temperatures[self.slots]
         self._attempt = chunk * self._per_chunk
         self._randoms = [
@@ -214,6 +222,11 @@ def ladder_history(folder: Path, replicas: Sequence[int]) -> NDArray[np.int64]:
     """Return the slots (attempts + 1, T) of a ladder's replicas before each attempt and at the end.
 
     Only chunks that all of its replicas have count.
+
+    Raises
+    ------
+    InputError
+        If the slots of a time are no permutation (`require_permutations`).
     """
     columns = []
     files = [chunk_files(folder, replica) for replica in replicas]
@@ -222,7 +235,26 @@ def ladder_history(folder: Path, replicas: Sequence[int]) -> NDArray[np.int64]:
         parts = [read_chunk(path, "slots")["slots"].ravel() for path in paths[:count]]
         end = [position] if not count else [int(read_end(paths[count - 1])["end_slot"])]
         columns.append(np.concatenate([*parts, end]).astype(np.int64))
-    return np.array(columns).T
+    history = np.array(columns).T
+    require_permutations(history, folder)
+    return history
+
+
+def require_permutations(slots: NDArray[np.integer], folder: str | Path) -> None:
+    """Check that at each time (N, T) a ladder's replicas are in one slot each.
+
+    Raises
+    ------
+    InputError
+        If not: then the files of its replicas are of different histories.
+    """
+    size = slots.shape[1]
+    wrong = (np.sort(slots, axis=1) != np.arange(size)).any(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{folder}: replicas of a ladder are in slots {slots[wrong][0].tolist()}, expected "
+            f"each of 0 to {size - 1} once; their chunks are of different histories and no sample."
+        )
 
 
 def round_trips(slots: NDArray[np.integer], size: int) -> int:

@@ -91,8 +91,6 @@ class SharedHills:
 
     def end(self) -> dict[str, NDArray[Any]]:
         """Keep the table; walkers' files get nothing more."""
-        path = table_path(self._run, self._chunk)
-        if not path.exists():
-            write_chunk(path, {"values": self.table.values})
+        write_chunk(table_path(self._run, self._chunk), {"values": self.table.values})
         table_path(self._run, self._chunk - 2).unlink(missing_ok=True)
         return {}

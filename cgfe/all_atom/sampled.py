@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from cgfe.all_atom.chunks import chunk_files, read_chunk
 from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.exchange import require_permutations
 from cgfe.errors import InputError
 
 PER_FRAME = ("positions", "forces", "energies")
@@ -50,6 +51,11 @@ class SampledTrajectory:
         """Yield the arrays of the first chunks; of a ladder those frames that are in its slot.
 
         They come with `replica` (frames,): the walker that a frame was sampled by.
+
+        Raises
+        ------
+        InputError
+            If a ladder's replicas are not in one slot each.
         """
         files = [chunk_files(self.folder, walker) for walker in self.walkers]
         for paths in list(zip(*files, strict=False))[:most]:
@@ -66,6 +72,7 @@ class SampledTrajectory:
         parts = [read_chunk(path, "slots", *PER_FRAME) for path in paths]
         # A frame was sampled in the slot of its last stretch; of each time one replica is there.
         slots = np.array([part["slots"][:, -1] for part in parts])
+        require_permutations(slots.T, self.folder)
         replica = (slots == self.slot).argmax(axis=0)
         frames = np.arange(slots.shape[1])
         chosen = {

@@ -172,6 +172,8 @@ def claim_folder(
                 f"{folder} holds a run with another {', '.join(changed)}; "
                 "choose another output folder or restore the setting."
             )
+        # Packing takes as many walkers as are written here: none that was sampled may be lost.
+        new["walkers"] = max(config.walkers, begun["walkers"])
     else:
         make_folder(folder)
         with replacing(folder / "topology.pdb") as temporary, open(temporary, "w") as file:
