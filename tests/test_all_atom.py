@@ -202,9 +202,13 @@ def test_states_that_an_msm_knows_nothing_of_are_started_from_too(
 
 
 def test_adaptive_starts_are_frames_of_the_scouts(tmp_path: Path) -> None:
-    scout = small(tmp_path / "scout", sequence="GYDPG", walkers=2, nanoseconds=0.1, seed=3)
+    scout = small(
+        tmp_path / "scout", sequence="GYDPG", walkers=2, nanoseconds=0.1, seed=3, engine="auto"
+    )
     sample(scout, progress=False)
-    settings = {"sequence": "GYDPG", "nanoseconds": 0.005, "equilibration_ps": 0.0}
+    settings = {
+        "sequence": "GYDPG", "nanoseconds": 0.005, "equilibration_ps": 0.0, "engine": "auto",
+    }  # fmt: skip
     run = small(
         tmp_path / "run",
         **settings,
