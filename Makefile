@@ -51,7 +51,8 @@ data-full: setup
 	$(BIN)/cgfe reference --config configs/reference/chignolin_exchange.yaml
 	$(PACK) --runs runs/reference/chignolin --every-ps 20 --discard-ns 40 --weights counts --output runs/reference/frames.h5
 	$(BIN)/cgfe pack --native folded --runs runs/reference/chignolin_exchange --temperature 300 --output runs/reference/exchange.h5
-	$(BIN)/cgfe reference-report runs/reference/frames.h5 --output runs/reference/convergence.html
+	$(BIN)/cgfe reference-report runs/reference/frames.h5 --against runs/reference/exchange.h5 --output runs/reference/convergence.html
+	$(BIN)/cgfe reference --config configs/reference/chignolin_mean_forces.yaml
 
 report: setup
 	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)
