@@ -14,11 +14,10 @@ from scipy.stats import f as f_distribution
 
 from cgfe.all_atom import mean_forces_run
 from cgfe.all_atom.batched import BatchedSystem
-from cgfe.all_atom.config import SamplerConfig, peptide_of
+from cgfe.all_atom.config import MeanForces, SamplerConfig, peptide_of
 from cgfe.all_atom.configurations import choose
 from cgfe.all_atom.mean_forces import (
     Averaging,
-    MeanForces,
     nearest_frames,
     spread_choice,
     summary,

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.config import MeanForces, SamplerConfig
 from cgfe.all_atom.dealing import PARTS, dealt
 from cgfe.all_atom.mapped import fit_mapping
-from cgfe.all_atom.mean_forces import Choice, MeanForces, nearest_frames, spread_choice
+from cgfe.all_atom.mean_forces import Choice, nearest_frames, spread_choice
 from cgfe.all_atom.sampled import SampledTrajectory, open_runs
 from cgfe.all_atom.system import Peptide
 from cgfe.errors import InputError

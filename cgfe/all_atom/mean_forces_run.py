@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.chunks import read_chunk, streams, write_chunk
-from cgfe.all_atom.config import SamplerConfig, peptide_of
+from cgfe.all_atom.config import MeanForces, SamplerConfig, peptide_of
 from cgfe.all_atom.configurations import Configurations, choose
 from cgfe.all_atom.mapped import POSITION_STEP, rounded
-from cgfe.all_atom.mean_forces import Averaging, MeanForces, summary
+from cgfe.all_atom.mean_forces import Averaging, summary
 from cgfe.all_atom.progress import ending_on_sigterm
 from cgfe.all_atom.sampler import begun_config, claim_folder
 from cgfe.all_atom.system import (
