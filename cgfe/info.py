@@ -53,6 +53,10 @@ def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
         yield "forces", f"RMS {rms:.1f} kcal/mol/Å a component, map: {attributes['force_mapping']}"
     else:
         yield "forces", "none"
+    if "force_standard_errors" in file:
+        errors = read_rows(file["force_standard_errors"]).astype(np.float64)
+        told = float(np.sqrt((errors**2).mean()))
+        yield "mean forces", f"forces are means with a standard error of {told:.2f} kcal/mol/Å"
     if "delta_forces" in file:
         yield "delta forces", "kept from the source; not used in training"
     if "weights" in file:

@@ -25,6 +25,7 @@ from cgfe.all_atom.mean_forces import (
 from cgfe.all_atom.mean_forces_run import sample_mean_forces
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import sample
+from cgfe.cli import main
 from cgfe.errors import InputError
 from cgfe.frames import CGFrames
 from cgfe.mapping import CarbonAlphaMapping
@@ -154,7 +155,9 @@ def averaged(config: SamplerConfig, output: Path, **settings: object) -> Sampler
     )
 
 
-def test_run_goes_on_with_the_same_bits(run_of_walkers: SamplerConfig, tmp_path: Path) -> None:
+def test_run_goes_on_with_the_same_bits(
+    run_of_walkers: SamplerConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = averaged(run_of_walkers, tmp_path / "whole")
     path = sample_mean_forces(config, progress=False)
     frames = CGFrames.load(path)
@@ -167,6 +170,8 @@ def test_run_goes_on_with_the_same_bits(run_of_walkers: SamplerConfig, tmp_path:
     assert counts[frames.test_trajectories].tolist() == [4]
     assert frames.weights is not None
     assert frames.weights.mean() == pytest.approx(1)
+    assert main(["info", str(path)]) == 0
+    assert "forces are means with a standard error of" in capsys.readouterr().out
     before = np.array(frames.forces)
     (tmp_path / "whole" / "piece-00001.h5").unlink()
     path.unlink()
