@@ -104,6 +104,13 @@ def test_openmm_samples_what_the_kernel_does_not_know(
         ({"walkers": 10**9}, "GiB of memory; expected at most"),
         ({"caps": True, "sequence": None, "pdb": HAIRPIN}, "needs a 'sequence'"),
         ({"engine": "fast"}, "expected one of auto, batched, openmm"),
+        ({"starts": ["foldde"]}, "start 'foldde' is none of extended, "),
+        ({"starts": [*["extended"] * 4, "foldde"]}, "start 'foldde' is none of extended, "),
+        ({"starts": ["foldde"], "engine": "openmm"}, "start 'foldde' is none of extended, "),
+        ({"starts": ["folded"]}, "atoms that differ from the system's"),
+        ({"starts": ["helix"], "sequence": None, "pdb": HAIRPIN}, "start helix needs a 'sequence'"),
+        ({"starts": [str(Path(__file__).parent)]}, "the folder holds no sampled chunks"),
+        ({"starts": ["adaptive"], "scouts": ["nowhere"]}, "scouts: nowhere is no sampler run"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(

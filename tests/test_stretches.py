@@ -55,6 +55,7 @@ def test_second_stretch_begins_where_the_first_ended(first: SamplerConfig, tmp_p
         sample(replace(second, output=str(tmp_path / "y"), sequence="GGG"), progress=False)
     with pytest.raises(InputError, match="needs engine batched"):
         sample(replace(second, output=str(tmp_path / "z"), engine="openmm"), progress=False)
+    assert not any((tmp_path / name).exists() for name in "xyz")
     save_ends(second, tmp_path / "again.h5")
     third = replace(second, output=str(tmp_path / "t"), continues=str(tmp_path / "again.h5"))
     for seed in (1, 2):

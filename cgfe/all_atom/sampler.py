@@ -15,11 +15,11 @@ from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
-from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
+from cgfe.all_atom.config import SamplerConfig, peptide_of
 from cgfe.all_atom.ends import load_bias, load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
-from cgfe.all_atom.starts import choose_adaptive
+from cgfe.all_atom.starts import check_starts, chosen_adaptive, keep_adaptive
 from cgfe.all_atom.system import (
     Peptide,
     fastest_platform,
@@ -62,14 +62,18 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
             needed_bytes(config, kernel.atoms),
             f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
         )
+    # What is wrong with any of these is said before the folder is taken.
     if config.continues is not None:
-        load_ends(config)  # what is wrong with it is said before the folder is taken
+        load_ends(config)
+    elif begun is None:
+        check_starts(config, peptide)
     variables = _bias_variables(config, peptide)
+    adaptive = chosen_adaptive(config, peptide)
     claim_folder(folder, config, peptide, begun)
     if variables is not None:
         variables.save(bias_folder(folder))
-    if ADAPTIVE in config.starts:
-        choose_adaptive(folder, config, peptide)
+    if adaptive is not None:
+        keep_adaptive(folder, adaptive)
     if kernel is None:
         sample_with_openmm(config, platform, progress)
     else:
