@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from cgfe.all_atom import batched_engine, batched_starts, sampler, starts
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import BatchedRun
+from cgfe.all_atom.bias import Metadynamics
 from cgfe.all_atom.chunks import chunk_files, read_chunk, write_chunk
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.exchange import ExchangeReport, exchanged, ladder_history, round_trips
@@ -98,6 +99,18 @@ def test_openmm_samples_what_the_kernel_does_not_know(
     ("settings", "message"),
     [
         ({"temperatures_kelvin": [330.0, 300.0]}, "ascending order"),
+        ({"temperatures_kelvin": [300.0, np.nan]}, "ascending order"),
+        ({"temperatures_kelvin": [300.0, np.inf]}, "ascending order"),
+        ({"temperature_kelvin": np.nan}, "temperature_kelvin is nan; expected a positive value"),
+        ({"nanoseconds": np.nan}, "nanoseconds is nan; expected a positive value"),
+        ({"nanoseconds": np.inf}, "nanoseconds is inf; expected a positive value"),
+        ({"friction_per_ps": 0.0}, "friction_per_ps is 0.0; expected a positive value"),
+        ({"equilibration_ps": -1.0}, "equilibration_ps is -1.0; expected 0 or more"),
+        ({"equilibration_ps": np.nan}, "equilibration_ps is nan; expected 0 or more"),
+        ({"processes": -1}, "processes is -1; expected 0 or more"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"metadynamics": Metadynamics(bias_factor=np.inf)}, "bias_factor is inf"),
+        ({"metadynamics": Metadynamics(distance_max=np.inf)}, "distance_max is inf"),
         ({"temperatures_kelvin": [300.0]}, "at least two"),
         ({"temperatures_kelvin": [300.0, 330.0], "walkers": 1}, "needs a multiple of 2"),
         ({"temperatures_kelvin": [300.0, 330.0], "exchange_interval_ps": 0.3}, "divides frame"),

@@ -57,16 +57,16 @@ class Metadynamics:
 
     def check(self) -> None:
         """Raise InputError if values make no sense."""
-        if not self.bias_factor > 1:
+        if not 1 < self.bias_factor < np.inf:
             raise InputError(
                 f"metadynamics bias_factor is {self.bias_factor}; expected a value above 1."
             )
         for name in ("hill_height_kj", "rmsd_max", "rmsd_width", "distance_width", "tic_width"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < np.inf:
                 raise InputError(
                     f"metadynamics {name} is {getattr(self, name)}; expected a positive value."
                 )
-        if not self.distance_max > self.distance_min:
+        if not -np.inf < self.distance_min < self.distance_max < np.inf:
             raise InputError(
                 f"metadynamics distance_max is {self.distance_max}; expected a value above "
                 f"distance_min, {self.distance_min}."

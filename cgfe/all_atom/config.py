@@ -1,5 +1,6 @@
 """The settings of a sampling run: every key of a `configs/reference` file."""
 
+import math
 from dataclasses import dataclass, field
 
 from cgfe.all_atom.bias import Metadynamics
@@ -14,6 +15,17 @@ from cgfe.errors import InputError
 
 ADAPTIVE = "adaptive"
 ENGINES = ("auto", "batched", "openmm")
+POSITIVE = (
+    "walkers",
+    "nanoseconds",
+    "temperature_kelvin",
+    "time_step_fs",
+    "chunk_frames",
+    "frame_interval_ps",
+    "exchange_interval_ps",
+    "hydrogen_mass",
+    "friction_per_ps",
+)
 
 
 @dataclass
@@ -78,10 +90,10 @@ class SamplerConfig:
             raise InputError("give exactly one of 'sequence' and 'pdb' in the sampler's config.")
         if self.caps and self.sequence is None:
             raise InputError("caps: true needs a 'sequence'; a PDB file has the ends that it has.")
-        positive = ("walkers", "nanoseconds", "temperature_kelvin", "time_step_fs", "chunk_frames")
-        for name in (*positive, "frame_interval_ps", "hydrogen_mass", "exchange_interval_ps"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive value.")
+        for name in POSITIVE:
+            _require(name, getattr(self, name), "a positive value", getattr(self, name) > 0)
+        for name in ("equilibration_ps", "processes", "seed"):
+            _require(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
         if not _whole(self.frame_interval_ps * 1000, self.time_step_fs):
             raise InputError(
                 f"frame_interval_ps {self.frame_interval_ps} is no multiple of time_step_fs "
@@ -107,7 +119,8 @@ class SamplerConfig:
                 f"temperatures_kelvin is {temperatures}; replica exchange needs at least two."
             )
         pairs = zip([0.0, *temperatures], temperatures, strict=False)
-        if any(high <= low for low, high in pairs):
+        # A NaN is not above anything.
+        if not all(low < high < math.inf for low, high in pairs):
             raise InputError(
                 f"temperatures_kelvin is {temperatures}; expected positive values in ascending "
                 "order."
@@ -171,6 +184,12 @@ def peptide_of(config: SamplerConfig) -> Peptide:
         return peptide_from_pdb(config.pdb)
     assert config.sequence is not None
     return peptide_from_sequence(config.sequence, config.caps)
+
+
+def _require(name: str, value: float, expected: str, holds: bool) -> None:
+    """Refuse a number for which a comparison does not hold (of NaN none does), or infinite."""
+    if not holds or math.isinf(value):
+        raise InputError(f"{name} is {value}; expected {expected}.")
 
 
 def _whole(length: float, part: float) -> bool:
