@@ -1,7 +1,13 @@
 """The settings of a sampling run: every key of a `configs/reference` file."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cgfe.all_atom.bias import Metadynamics
 from cgfe.all_atom.mean_forces import MeanForces
@@ -170,6 +176,40 @@ class SamplerConfig:
         """Return where a walker starts."""
         # The next ladder begins one start further, so that every temperature sees all starts.
         return self.starts[sum(divmod(walker, len(self.ladder))) % len(self.starts)]
+
+
+def read_config(
+    path: str | Path, default: SamplerConfig | None = None, settings: Sequence[str] = ()
+) -> SamplerConfig:
+    """Return the config in a YAML file.
+
+    Parameters
+    ----------
+    path : path
+    default : SamplerConfig, optional
+        Where keys that the file lacks come from.
+    settings : sequence of str
+        `key=value`, which override the file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no sampler's config.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        found = OmegaConf.load(path)
+        if not isinstance(found, DictConfig):
+            raise InputError(f"{path}: a list, expected the keys of a sampler's config.")
+        base = OmegaConf.structured(default or SamplerConfig())
+        config = OmegaConf.to_object(
+            OmegaConf.merge(base, found, OmegaConf.from_dotlist(list(settings)))
+        )
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}.") from None
+    assert isinstance(config, SamplerConfig)
+    return config
 
 
 def peptide_of(config: SamplerConfig) -> Peptide:

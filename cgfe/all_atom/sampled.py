@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from cgfe.all_atom.chunks import chunk_files, read_chunk
-from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.config import SamplerConfig, read_config
 from cgfe.all_atom.exchange import require_permutations
 from cgfe.errors import InputError
 
@@ -137,14 +136,10 @@ def run_config(folder: Path) -> SamplerConfig:
     Raises
     ------
     InputError
-        If it holds no run.
+        If it holds no run, or its config.yaml is another program's.
     """
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder}: no sampler run (config.yaml is missing).")
     # Before there was a choice of engines OpenMM was the engine.
-    default = OmegaConf.structured(SamplerConfig(engine="openmm"))
-    merged = OmegaConf.merge(default, OmegaConf.load(path))
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, SamplerConfig)
-    return config
+    return read_config(path, SamplerConfig(engine="openmm"))

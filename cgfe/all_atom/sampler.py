@@ -15,7 +15,7 @@ from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
-from cgfe.all_atom.config import SamplerConfig, peptide_of
+from cgfe.all_atom.config import SamplerConfig, peptide_of, read_config
 from cgfe.all_atom.ends import load_bias, load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
@@ -146,17 +146,21 @@ def _kernel(
 
 
 def begun_config(folder: Path) -> dict[str, Any] | None:
-    """Return the config of the run that a folder holds already, all keys filled in."""
+    """Return the config of the run that a folder holds already, all keys filled in.
+
+    Raises
+    ------
+    InputError
+        If its config.yaml is another program's.
+    """
     path = folder / "config.yaml"
     if not path.exists():
         return None
     # Before there was a choice OpenMM was the engine; other new keys had today's defaults.
-    default = replace(SamplerConfig(), engine="openmm")
-    known = OmegaConf.to_container(OmegaConf.structured(default))
-    old = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(known, dict) or not isinstance(old, dict):
-        raise InputError(f"{path}: expected the settings of a sampler run.")
-    return {str(key): value for key, value in {**known, **old}.items()}
+    begun = read_config(path, SamplerConfig(engine="openmm"))
+    values = OmegaConf.to_container(OmegaConf.structured(begun))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def claim_folder(
