@@ -25,6 +25,8 @@ TIC_MARGIN = 0.5
 """Share of the TICs' sampled range that the bias reaches beyond it on each side."""
 POINTS_PER_WIDTH = 5
 """Points of the table per width of a hill, as OpenMM has them."""
+TABLE_ARRAYS = 8
+"""V and its derivatives, a chunk's copy of them while it is read, temporary ones of c(t)."""
 VARIABLES_FILE = "variables.npz"
 
 
@@ -126,6 +128,14 @@ class BiasVariables:
         ratios = POINTS_PER_WIDTH * (self.highest - self.lowest) / self.widths
         first, second = np.maximum(np.ceil(ratios), 2).astype(int)
         return int(first), int(second)
+
+    @property
+    def table_bytes(self) -> int:
+        """What the table of a bias takes, with the arrays that c(t) is computed by."""
+        ratios = POINTS_PER_WIDTH * (self.highest - self.lowest) / self.widths
+        # Points of widths that make no sense may be beyond any integer.
+        first, second = np.clip(np.ceil(ratios), 2, 1e9)
+        return int(first * second) * TABLE_ARRAYS * np.dtype(np.float64).itemsize
 
     @property
     def file_scale(self) -> float:

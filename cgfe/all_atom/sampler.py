@@ -57,17 +57,13 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     kernel = _chosen_kernel(config, peptide, platform, begun)
     config = replace(config, engine="openmm" if kernel is None else "batched")
-    if kernel is not None:
-        require_memory(
-            needed_bytes(config, kernel.atoms),
-            f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
-        )
     # What is wrong with any of these is said before the folder is taken.
     if config.continues is not None:
         load_ends(config)
     elif begun is None:
         check_starts(config, peptide)
     variables = _bias_variables(config, peptide)
+    _check_memory(config, kernel, variables)
     adaptive = chosen_adaptive(config, peptide)
     claim_folder(folder, config, peptide, begun)
     if variables is not None:
@@ -79,6 +75,23 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     else:
         sample_batched(config, peptide, kernel, progress)
     return folder
+
+
+def _check_memory(
+    config: SamplerConfig, kernel: BatchedSystem | None, variables: BiasVariables | None
+) -> None:
+    """Refuse what does not fit: OpenMM's walkers are small, but each process has a table."""
+    table = 0 if variables is None else variables.table_bytes
+    if variables is not None:
+        shares = variables.widths / (variables.highest - variables.lowest)
+        require_memory(
+            table, f"metadynamics' widths are {shares[0]:.1g} and {shares[1]:.1g} of its table's"
+        )
+    if kernel is not None:
+        require_memory(
+            table + needed_bytes(config, kernel.atoms),
+            f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
+        )
 
 
 def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | None:
