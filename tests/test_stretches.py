@@ -60,7 +60,23 @@ def test_second_stretch_begins_where_the_first_ended(first: SamplerConfig, tmp_p
     third = replace(second, output=str(tmp_path / "t"), continues=str(tmp_path / "again.h5"))
     for seed in (1, 2):
         with pytest.raises(InputError, match=f"seed is {seed}, which"):
-            sample(replace(third, seed=seed), progress=False)
+            sample(replace(third, seed=seed, output=str(tmp_path / "u")), progress=False)
+
+
+def test_run_that_has_begun_needs_the_ends_no_more(first: SamplerConfig, tmp_path: Path) -> None:
+    """Its own ends still tell all seeds that were used."""
+    ends = tmp_path / "ends.h5"
+    save_ends(first, ends)
+    second = replace(first, output=str(tmp_path / "b"), continues=str(ends), seed=2)
+    sample(replace(second, nanoseconds=0.01), progress=False)
+    ends.unlink()
+    chunk_files(tmp_path / "b", 0)[0].unlink()
+    sample(second, progress=False)
+    assert len(chunk_files(tmp_path / "b", 0)) == 2
+    save_ends(second, tmp_path / "again.h5")
+    third = replace(second, output=str(tmp_path / "c"), continues=str(tmp_path / "again.h5"))
+    with pytest.raises(InputError, match="seed is 1, which"):
+        sample(replace(third, seed=1), progress=False)
 
 
 def test_stretches_are_joined_by_trajectory(first: SamplerConfig) -> None:

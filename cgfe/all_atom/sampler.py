@@ -16,7 +16,7 @@ from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import SamplerConfig, peptide_of, read_config
-from cgfe.all_atom.ends import load_bias, load_ends
+from cgfe.all_atom.ends import keep_ends, load_bias, load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
 from cgfe.all_atom.starts import check_starts, chosen_adaptive, keep_adaptive
@@ -66,6 +66,8 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     _check_memory(config, kernel, variables)
     adaptive = chosen_adaptive(config, peptide)
     claim_folder(folder, config, peptide, begun)
+    if config.continues is not None:
+        keep_ends(config)
     if variables is not None:
         variables.save(bias_folder(folder))
     if adaptive is not None:
@@ -102,7 +104,7 @@ def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | 
     if begun is not None:
         return begun
     if config.continues is not None:
-        return load_bias(config.continues)[0]
+        return load_bias(config)[0]
     return BiasVariables.of(config.metadynamics, peptide.topology)
 
 
