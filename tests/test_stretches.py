@@ -103,6 +103,8 @@ def test_commands_pack_ends_and_join(first: SamplerConfig, tmp_path: Path) -> No
     sample(replace(second, nanoseconds=0.01), progress=False)
     again = str(tmp_path / "b.h5")
     assert main(["pack", "--runs", second.output, "--output", again, "--weights", "counts"]) == 0
+    with pytest.raises(InputError, match=r"continues another .* join them by cgfe pack --join"):
+        pack_runs([first.output, second.output])
     assert main(["pack", "--join", frames, again, "--output", joined]) == 0
     lengths = [s.stop - s.start for s in CGFrames.load(joined).trajectory_slices()]
     assert lengths == [30, 30]

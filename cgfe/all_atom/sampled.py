@@ -90,13 +90,19 @@ def open_runs(
     ------
     InputError
         If a folder is no run or was not sampled at that temperature, or runs do not belong
-        together.
+        together: a run that continues another is no independent one, and a walker's two stretches
+        are one trajectory.
     """
     runs = [(Path(folder), run_config(Path(folder))) for folder in folders]
     first_folder, first = runs[0]
     kelvin = first.ladder[0] if temperature is None else temperature
     trajectories = []
     for folder, config in runs:
+        if config.continues is not None and len(runs) > 1:
+            raise InputError(
+                f"{folder}: this run continues another ({config.continues}), so it is not "
+                "independent of it; pack each stretch alone and join them by cgfe pack --join."
+            )
         for key in ("sequence", "caps", "pdb", "solvent", "frame_interval_ps"):
             if getattr(config, key) != getattr(first, key):
                 raise InputError(
