@@ -149,6 +149,18 @@ def test_more_walkers_join_a_run(tmp_path: Path) -> None:
     assert moved < rmsd(third["positions"][:1], second["positions"][-1] * [1, 1, -1])
 
 
+def test_going_on_with_other_lanes_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small(tmp_path / "run", walkers=1, nanoseconds=0.005, engine="batched")
+    for _ in range(2):
+        sample(config, progress=False)
+    assert "was begun with" not in caplog.text
+    (tmp_path / "run" / "lanes.txt").write_text("2\n")
+    sample(config, progress=False)
+    assert caplog.text.count("was begun with 2 walkers a vector and goes on with") == 1
+
+
 def test_going_on_with_fewer_walkers_loses_none(tmp_path: Path) -> None:
     sample(small(tmp_path / "run"), progress=False)
     sample(small(tmp_path / "run", walkers=1, nanoseconds=0.015), progress=False)
