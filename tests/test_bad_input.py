@@ -139,6 +139,35 @@ def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_pa
     assert "walkres" in refused("reference", "--config", "typo.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- sequence\n- GYG\n", "a list, expected the keys of a sampler's config"),
+        ("5\n", "Invalid loaded object type: int"),
+        ("sequence: [\n", "while parsing"),
+        ("model:\n  width: 3\n", "'model'"),
+        ("walkers: many\n", "'many'"),
+    ],
+)
+def test_config_of_another_program(
+    text: str, sentence: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    for words in (
+        ("reference", "--config", "run/config.yaml", "output=out"),
+        ("reference", "--config", REFERENCE, "output=run"),
+        ("pack", "--runs", "run", "--output", "frames.h5"),
+        (
+            *("reference", "--config", REFERENCE, "output=out"),
+            *("starts=[adaptive]", "scouts=[run]"),
+        ),
+    ):
+        found = refused(*words)
+        assert "run/config.yaml" in found
+        assert sentence in found
+
+
 @pytest.mark.parametrize("engine", ["batched", "openmm"])
 def test_bias_on_beads_outside_the_chain(refused: Callable[..., str], engine: str) -> None:
     pairs = "metadynamics={strand_pairs: [[1, 11]]}"

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -14,11 +15,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from cgfe.all_atom import batched_engine, batched_starts, sampler, starts
-from cgfe.all_atom.batched import BatchedSystem
+from cgfe.all_atom.batched import BatchedSystem, Dynamics
 from cgfe.all_atom.batched_engine import BatchedRun
+from cgfe.all_atom.bias import Metadynamics
 from cgfe.all_atom.chunks import chunk_files, read_chunk, write_chunk
 from cgfe.all_atom.config import SamplerConfig
-from cgfe.all_atom.exchange import ExchangeReport, exchanged, ladder_history, round_trips
+from cgfe.all_atom.exchange import (
+    ExchangeReport,
+    ReplicaExchange,
+    exchanged,
+    ladder_history,
+    round_trips,
+)
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import sample
 from cgfe.all_atom.starts import Heating
@@ -98,12 +106,31 @@ def test_openmm_samples_what_the_kernel_does_not_know(
     ("settings", "message"),
     [
         ({"temperatures_kelvin": [330.0, 300.0]}, "ascending order"),
+        ({"temperatures_kelvin": [300.0, np.nan]}, "ascending order"),
+        ({"temperatures_kelvin": [300.0, np.inf]}, "ascending order"),
+        ({"temperature_kelvin": np.nan}, "temperature_kelvin is nan; expected a positive value"),
+        ({"nanoseconds": np.nan}, "nanoseconds is nan; expected a positive value"),
+        ({"nanoseconds": np.inf}, "nanoseconds is inf; expected a positive value"),
+        ({"friction_per_ps": 0.0}, "friction_per_ps is 0.0; expected a positive value"),
+        ({"equilibration_ps": -1.0}, "equilibration_ps is -1.0; expected 0 or more"),
+        ({"equilibration_ps": np.nan}, "equilibration_ps is nan; expected 0 or more"),
+        ({"processes": -1}, "processes is -1; expected 0 or more"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"metadynamics": Metadynamics(bias_factor=np.inf)}, "bias_factor is inf"),
+        ({"metadynamics": Metadynamics(distance_max=np.inf)}, "distance_max is inf"),
         ({"temperatures_kelvin": [300.0]}, "at least two"),
         ({"temperatures_kelvin": [300.0, 330.0], "walkers": 1}, "needs a multiple of 2"),
         ({"temperatures_kelvin": [300.0, 330.0], "exchange_interval_ps": 0.3}, "divides frame"),
         ({"walkers": 10**9}, "GiB of memory; expected at most"),
         ({"caps": True, "sequence": None, "pdb": HAIRPIN}, "needs a 'sequence'"),
         ({"engine": "fast"}, "expected one of auto, batched, openmm"),
+        ({"starts": ["foldde"]}, "start 'foldde' is none of extended, "),
+        ({"starts": [*["extended"] * 4, "foldde"]}, "start 'foldde' is none of extended, "),
+        ({"starts": ["foldde"], "engine": "openmm"}, "start 'foldde' is none of extended, "),
+        ({"starts": ["folded"]}, "atoms that differ from the system's"),
+        ({"starts": ["helix"], "sequence": None, "pdb": HAIRPIN}, "start helix needs a 'sequence'"),
+        ({"starts": [str(Path(__file__).parent)]}, "the folder holds no sampled chunks"),
+        ({"starts": ["adaptive"], "scouts": ["nowhere"]}, "scouts: nowhere is no sampler run"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(
@@ -127,6 +154,18 @@ def test_more_walkers_join_a_run(tmp_path: Path) -> None:
     # The first frame is 1 ps after the last chunk's end: far less than a random place.
     moved = rmsd(third["positions"][:1], second["positions"][-1])
     assert moved < rmsd(third["positions"][:1], second["positions"][-1] * [1, 1, -1])
+
+
+def test_going_on_with_other_lanes_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small(tmp_path / "run", walkers=1, nanoseconds=0.005, engine="batched")
+    for _ in range(2):
+        sample(config, progress=False)
+    assert "was begun with" not in caplog.text
+    (tmp_path / "run" / "lanes.txt").write_text("2\n")
+    sample(config, progress=False)
+    assert caplog.text.count("was begun with 2 walkers a vector and goes on with") == 1
 
 
 def test_going_on_with_fewer_walkers_loses_none(tmp_path: Path) -> None:
@@ -210,6 +249,52 @@ def test_exchange_accepts_with_the_metropolis_probability() -> None:
     np.testing.assert_array_equal(
         exchanged(slots, -energies, 1 / kt, 0, np.ones(1) * 0.999), [0, 1, 2]
     )
+
+
+def test_exchange_scales_the_kinetic_energy_of_the_step(tmp_path: Path) -> None:
+    """Of a stiff bond, ω dt = 0.9, whose velocities half a step ago are others than now.
+
+    Without friction the velocity of now is the mean of those before and after one step.
+    """
+    system, bond, dt = openmm.System(), openmm.HarmonicBondForce(), 0.004
+    nonbonded, solvent = openmm.NonbondedForce(), openmm.GBSAOBCForce()
+    for _ in range(2):
+        system.addParticle(12.0)
+        nonbonded.addParticle(0.0, 0.3, 0.0)
+        solvent.addParticle(0.0, 0.15, 0.8)
+    bond.addBond(0, 1, 0.15, 3e5)
+    nonbonded.addException(0, 1, 0.0, 0.3, 0.0)
+    for force in (bond, nonbonded, solvent):
+        system.addForce(force)
+    kernel = BatchedSystem(system)
+    # The cold replica has the higher energy, so they trade for certain.
+    places = np.array([[[0, 0, 0], [0.165, 0, 0]], [[0, 0, 0], [0.156, 0, 0]]])
+
+    def now() -> SimpleNamespace:
+        kernel.evaluate(walkers)
+        place, before = np.array(walkers.positions), np.array(walkers.velocities, dtype=float)
+        kernel.advance(walkers, Dynamics(1, dt, 0.0))
+        after = np.array(walkers.velocities, dtype=float)
+        walkers.positions, walkers.velocities = place, before
+        kernel.evaluate(walkers)
+        energy = [6.0 * (v**2).sum(axis=(1, 2)) for v in ((before + after) / 2, before)]
+        return SimpleNamespace(on_step=energy[0], half_step_ago=energy[1])
+
+    walkers = kernel.walkers(places)
+    kernel.evaluate(walkers)
+    hook = ReplicaExchange(
+        small(tmp_path, walkers=2, temperatures_kelvin=[300.0, 450.0]), kernel.masses
+    )
+    hook.begin(0, [0, 1], None, walkers)
+    walkers.thermalise(np.array([5, 6], dtype=np.uint64), kernel.masses)
+    first = now()
+    hook.act(walkers)
+    assert hook.slots.tolist() == [1, 0]
+    np.testing.assert_array_equal(walkers.temperatures, [450.0, 300.0])
+    second = now()
+    np.testing.assert_allclose(second.on_step / first.on_step, [1.5, 1 / 1.5], rtol=1e-5)
+    half_step_ago = second.half_step_ago / first.half_step_ago
+    assert (np.abs(half_step_ago / [1.5, 1 / 1.5] - 1) > 0.01).all(), half_step_ago
 
 
 @pytest.mark.parametrize(

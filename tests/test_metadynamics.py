@@ -469,6 +469,8 @@ def test_a_run_goes_on_elsewhere_with_its_bias(finished: Path, tmp_path: Path) -
         ({"strand_pairs": []}, "strand_pairs is empty"),
         ({"bias_factor": 1.0}, "bias_factor is 1.0; expected a value above 1"),
         ({"hill_height_kj": 0.0}, "hill_height_kj is 0.0; expected a positive value"),
+        ({"rmsd_width": 1e-6}, "metadynamics' widths .* GiB of memory; expected at most"),
+        ({"rmsd_width": 1e-300, "distance_width": 1e-300}, "GiB of memory; expected at most"),
         ({"distance_max": 2.0}, "distance_max is 2.0; expected a value above distance_min, 3.0"),
     ],
 )

@@ -55,11 +55,28 @@ def test_second_stretch_begins_where_the_first_ended(first: SamplerConfig, tmp_p
         sample(replace(second, output=str(tmp_path / "y"), sequence="GGG"), progress=False)
     with pytest.raises(InputError, match="needs engine batched"):
         sample(replace(second, output=str(tmp_path / "z"), engine="openmm"), progress=False)
+    assert not any((tmp_path / name).exists() for name in "xyz")
     save_ends(second, tmp_path / "again.h5")
     third = replace(second, output=str(tmp_path / "t"), continues=str(tmp_path / "again.h5"))
     for seed in (1, 2):
         with pytest.raises(InputError, match=f"seed is {seed}, which"):
-            sample(replace(third, seed=seed), progress=False)
+            sample(replace(third, seed=seed, output=str(tmp_path / "u")), progress=False)
+
+
+def test_run_that_has_begun_needs_the_ends_no_more(first: SamplerConfig, tmp_path: Path) -> None:
+    """Its own ends still tell all seeds that were used."""
+    ends = tmp_path / "ends.h5"
+    save_ends(first, ends)
+    second = replace(first, output=str(tmp_path / "b"), continues=str(ends), seed=2)
+    sample(replace(second, nanoseconds=0.01), progress=False)
+    ends.unlink()
+    chunk_files(tmp_path / "b", 0)[0].unlink()
+    sample(second, progress=False)
+    assert len(chunk_files(tmp_path / "b", 0)) == 2
+    save_ends(second, tmp_path / "again.h5")
+    third = replace(second, output=str(tmp_path / "c"), continues=str(tmp_path / "again.h5"))
+    with pytest.raises(InputError, match="seed is 1, which"):
+        sample(replace(third, seed=1), progress=False)
 
 
 def test_stretches_are_joined_by_trajectory(first: SamplerConfig) -> None:
@@ -92,6 +109,8 @@ def test_commands_pack_ends_and_join(first: SamplerConfig, tmp_path: Path) -> No
     sample(replace(second, nanoseconds=0.01), progress=False)
     again = str(tmp_path / "b.h5")
     assert main(["pack", "--runs", second.output, "--output", again, "--weights", "counts"]) == 0
+    with pytest.raises(InputError, match=r"continues another .* join them by cgfe pack --join"):
+        pack_runs([first.output, second.output])
     assert main(["pack", "--join", frames, again, "--output", joined]) == 0
     lengths = [s.stop - s.start for s in CGFrames.load(joined).trajectory_slices()]
     assert lengths == [30, 30]

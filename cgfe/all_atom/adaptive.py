@@ -1,12 +1,11 @@
 """Where to sample next: frames of earlier runs from states whose populations are least certain."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
+from cgfe.all_atom.config import read_config
 from cgfe.all_atom.system import Peptide, alpha_carbons
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5
@@ -34,10 +33,10 @@ def uncertain_frames(
     for folder in map(Path, folders):
         if not (folder / "config.yaml").is_file():
             raise InputError(f"scouts: {folder} is no sampler run (config.yaml is missing).")
-        config: Any = OmegaConf.load(folder / "config.yaml")
-        if config.get("metadynamics") is not None:
+        config = read_config(folder / "config.yaml")
+        if config.metadynamics is not None:
             continue  # under a bias there are no rates
-        interval = float(config.frame_interval_ps)
+        interval = config.frame_interval_ps
         for subfolder in sorted(folder.glob("walker-*")):
             if chunks := sorted(subfolder.glob("chunk-*.h5")):
                 walkers.append((chunks, _beads(chunks, beads, len(peptide.positions))))

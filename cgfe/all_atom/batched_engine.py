@@ -45,8 +45,11 @@ from cgfe.all_atom.progress import (
 )
 from cgfe.all_atom.system import Peptide
 from cgfe.errors import InputError
-from cgfe.files import make_folder
+from cgfe.files import make_folder, replacing
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
+
+LANES_FILE = "lanes.txt"
+"""How many walkers shared a vector of the CPU that a run was begun on."""
 
 
 class Hook(Protocol):
@@ -90,6 +93,7 @@ def sample_batched(
     elif config.metadynamics is not None:
         hook = SharedHills(config)
     run = BatchedRun(config, peptide, kernel, hook)
+    _tell_other_lanes(run.folder, kernel.lanes)
     with ending_on_sigterm(), sampling_bar(config, run.done_ns(), progress) as bar:
         while together := run.behind():
             run.sample_chunk(*together, bar)
@@ -97,6 +101,19 @@ def sample_batched(
         report = ExchangeReport.of_run(config)
         report.save(Path(config.output))
         rank_zero_info(str(report))
+
+
+def _tell_other_lanes(folder: Path, lanes: int) -> None:
+    """Log that a run goes on with other lanes than it was begun with; a new one's are kept."""
+    path = folder / LANES_FILE
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(f"{lanes}\n")
+    elif (begun := path.read_text().strip()) != str(lanes):
+        rank_zero_info(
+            f"{folder} was begun with {begun} walkers a vector and goes on with {lanes}: not with "
+            "the bits that it would have had, but with the same distribution."
+        )
 
 
 def needed_bytes(config: SamplerConfig, atoms: int) -> int:

@@ -25,6 +25,8 @@ TIC_MARGIN = 0.5
 """Share of the TICs' sampled range that the bias reaches beyond it on each side."""
 POINTS_PER_WIDTH = 5
 """Points of the table per width of a hill, as OpenMM has them."""
+TABLE_ARRAYS = 8
+"""V and its derivatives, a chunk's copy of them while it is read, temporary ones of c(t)."""
 VARIABLES_FILE = "variables.npz"
 
 
@@ -57,16 +59,16 @@ class Metadynamics:
 
     def check(self) -> None:
         """Raise InputError if values make no sense."""
-        if not self.bias_factor > 1:
+        if not 1 < self.bias_factor < np.inf:
             raise InputError(
                 f"metadynamics bias_factor is {self.bias_factor}; expected a value above 1."
             )
         for name in ("hill_height_kj", "rmsd_max", "rmsd_width", "distance_width", "tic_width"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < np.inf:
                 raise InputError(
                     f"metadynamics {name} is {getattr(self, name)}; expected a positive value."
                 )
-        if not self.distance_max > self.distance_min:
+        if not -np.inf < self.distance_min < self.distance_max < np.inf:
             raise InputError(
                 f"metadynamics distance_max is {self.distance_max}; expected a value above "
                 f"distance_min, {self.distance_min}."
@@ -126,6 +128,14 @@ class BiasVariables:
         ratios = POINTS_PER_WIDTH * (self.highest - self.lowest) / self.widths
         first, second = np.maximum(np.ceil(ratios), 2).astype(int)
         return int(first), int(second)
+
+    @property
+    def table_bytes(self) -> int:
+        """What the table of a bias takes, with the arrays that c(t) is computed by."""
+        ratios = POINTS_PER_WIDTH * (self.highest - self.lowest) / self.widths
+        # Points of widths that make no sense may be beyond any integer.
+        first, second = np.clip(np.ceil(ratios), 2, 1e9)
+        return int(first * second) * TABLE_ARRAYS * np.dtype(np.float64).itemsize
 
     @property
     def file_scale(self) -> float:

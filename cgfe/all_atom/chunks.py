@@ -3,7 +3,9 @@
 A chunk holds its frames and the exact state at its end, and is renamed into place when complete,
 so the newest chunk is all that a restart needs: a killed run loses at most the chunk that was being
 sampled. Every chunk has its own random stream from (seed, walker, chunk), so an interrupted run and
-an uninterrupted one draw the same numbers.
+an uninterrupted one draw the same numbers. They end with the same bits if they are sampled by the
+same version of this program, compiler and width of the CPU's vectors (or OpenMM platform); else
+with other trajectories of the same distribution.
 
 Datasets: `positions` (frames, atoms, 3) float32 Å, centred; `forces` (frames, atoms, 3) float32
 kcal/mol/Å, without any bias; `energies` (frames,) float64 kcal/mol; `end_positions` nm and

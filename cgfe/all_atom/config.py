@@ -1,6 +1,13 @@
 """The settings of a sampling run: every key of a `configs/reference` file."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cgfe.all_atom.bias import Metadynamics
 from cgfe.all_atom.system import (
@@ -13,6 +20,17 @@ from cgfe.errors import InputError
 
 ADAPTIVE = "adaptive"
 ENGINES = ("auto", "batched", "openmm")
+POSITIVE = (
+    "walkers",
+    "nanoseconds",
+    "temperature_kelvin",
+    "time_step_fs",
+    "chunk_frames",
+    "frame_interval_ps",
+    "exchange_interval_ps",
+    "hydrogen_mass",
+    "friction_per_ps",
+)
 
 
 @dataclass
@@ -123,10 +141,10 @@ class SamplerConfig:
             raise InputError("give exactly one of 'sequence' and 'pdb' in the sampler's config.")
         if self.caps and self.sequence is None:
             raise InputError("caps: true needs a 'sequence'; a PDB file has the ends that it has.")
-        positive = ("walkers", "nanoseconds", "temperature_kelvin", "time_step_fs", "chunk_frames")
-        for name in (*positive, "frame_interval_ps", "hydrogen_mass", "exchange_interval_ps"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a positive value.")
+        for name in POSITIVE:
+            _require(name, getattr(self, name), "a positive value", getattr(self, name) > 0)
+        for name in ("equilibration_ps", "processes", "seed"):
+            _require(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
         if not _whole(self.frame_interval_ps * 1000, self.time_step_fs):
             raise InputError(
                 f"frame_interval_ps {self.frame_interval_ps} is no multiple of time_step_fs "
@@ -152,7 +170,8 @@ class SamplerConfig:
                 f"temperatures_kelvin is {temperatures}; replica exchange needs at least two."
             )
         pairs = zip([0.0, *temperatures], temperatures, strict=False)
-        if any(high <= low for low, high in pairs):
+        # A NaN is not above anything.
+        if not all(low < high < math.inf for low, high in pairs):
             raise InputError(
                 f"temperatures_kelvin is {temperatures}; expected positive values in ascending "
                 "order."
@@ -209,6 +228,40 @@ class SamplerConfig:
         return self.starts[sum(divmod(walker, len(self.ladder))) % len(self.starts)]
 
 
+def read_config(
+    path: str | Path, default: SamplerConfig | None = None, settings: Sequence[str] = ()
+) -> SamplerConfig:
+    """Return the config in a YAML file.
+
+    Parameters
+    ----------
+    path : path
+    default : SamplerConfig, optional
+        Where keys that the file lacks come from.
+    settings : sequence of str
+        `key=value`, which override the file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no sampler's config.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        found = OmegaConf.load(path)
+        if not isinstance(found, DictConfig):
+            raise InputError(f"{path}: a list, expected the keys of a sampler's config.")
+        base = OmegaConf.structured(default or SamplerConfig())
+        config = OmegaConf.to_object(
+            OmegaConf.merge(base, found, OmegaConf.from_dotlist(list(settings)))
+        )
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}.") from None
+    assert isinstance(config, SamplerConfig)
+    return config
+
+
 def peptide_of(config: SamplerConfig) -> Peptide:
     """Return the molecule that a config names.
 
@@ -221,6 +274,12 @@ def peptide_of(config: SamplerConfig) -> Peptide:
         return peptide_from_pdb(config.pdb)
     assert config.sequence is not None
     return peptide_from_sequence(config.sequence, config.caps)
+
+
+def _require(name: str, value: float, expected: str, holds: bool) -> None:
+    """Refuse a number for which a comparison does not hold (of NaN none does), or infinite."""
+    if not holds or math.isinf(value):
+        raise InputError(f"{name} is {value}; expected {expected}.")
 
 
 def _whole(length: float, part: float) -> bool:

@@ -2,9 +2,11 @@
 
 A run's own chunks hold all atoms and are large. What is kept of a run that goes on elsewhere are
 its packed frames (`cgfe pack`) and its ends (`cgfe pack --ends`); the run that goes on is another
-one (`continues` in its config, and another seed), and the packed frames of both are then joined.
+one (`continues` in its config, and another seed), which keeps a copy of them, and the packed frames
+of both are then joined.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from cgfe.all_atom.config import SamplerConfig
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5, replacing
 
+KEPT_FILE = "continued.h5"
+"""The ends that a run began from, copied into its folder."""
 SEED = "seed"
 BIAS, BIAS_VALUES = "bias", "values"
 PHYSICS = (
@@ -59,6 +63,22 @@ def save_ends(config: SamplerConfig, path: Path) -> None:
             file.attrs[key] = str(getattr(config, key))
 
 
+def keep_ends(config: SamplerConfig) -> None:
+    """Copy the ends that a run begins from into its folder, if they are not there yet."""
+    path = ends_path(config)
+    kept = Path(config.output) / KEPT_FILE
+    if path != kept:
+        with replacing(kept) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def ends_path(config: SamplerConfig) -> Path:
+    """Return the file of ends that a run begins from: its own copy once that is there."""
+    assert config.continues is not None
+    kept = Path(config.output) / KEPT_FILE
+    return kept if kept.exists() else Path(config.continues)
+
+
 def load_ends(config: SamplerConfig) -> dict[str, NDArray[Any]]:
     """Return the `end_...` arrays (W, ...) of the run that `config.continues` names.
 
@@ -67,26 +87,26 @@ def load_ends(config: SamplerConfig) -> dict[str, NDArray[Any]]:
     InputError
         If the file is none of ends, or of another system, or its run had the same seed.
     """
-    assert config.continues is not None
-    with open_hdf5(config.continues) as file:
+    path = ends_path(config)
+    with open_hdf5(path) as file:
         if SEED not in file.attrs:
-            raise InputError(f"{config.continues}: no file of ends; make one by cgfe pack --ends.")
+            raise InputError(f"{path}: no file of ends; make one by cgfe pack --ends.")
         for key in PHYSICS:
             if str(file.attrs.get(key)) != str(getattr(config, key)):
                 raise InputError(
-                    f"{config.continues} is of {key} {file.attrs.get(key)}, the config has "
+                    f"{path} is of {key} {file.attrs.get(key)}, the config has "
                     f"{getattr(config, key)}."
                 )
         if config.seed in file.attrs[SEED]:
             raise InputError(
-                f"seed is {config.seed}, which {config.continues} has used already; choose another."
+                f"seed is {config.seed}, which {path} has used already; choose another."
             )
         return {name: file[name][()] for name in file if name != BIAS}
 
 
-def load_bias(path: str) -> tuple[BiasVariables, NDArray[np.float64]]:
-    """Return the variables and the table (`BiasTable.values`) that a biased run ended with."""
-    with open_hdf5(path) as file:
+def load_bias(config: SamplerConfig) -> tuple[BiasVariables, NDArray[np.float64]]:
+    """Return the variables and the table (`BiasTable.values`) of the run that is continued."""
+    with open_hdf5(ends_path(config)) as file:
         arrays = {name: values[()] for name, values in file[BIAS].items()}
     return BiasVariables.from_arrays(arrays), arrays[BIAS_VALUES]
 
@@ -94,5 +114,5 @@ def load_bias(path: str) -> tuple[BiasVariables, NDArray[np.float64]]:
 def _seeds_before(config: SamplerConfig) -> list[int]:
     if config.continues is None:
         return []
-    with open_hdf5(config.continues) as file:
+    with open_hdf5(ends_path(config)) as file:
         return [int(seed) for seed in file.attrs[SEED]]

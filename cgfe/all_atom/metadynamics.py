@@ -45,7 +45,7 @@ class SharedHills:
         assert config.metadynamics is not None
         self.settings = config.metadynamics
         self.steps = config.steps_per_frame
-        self._run, self._continues = Path(config.output), config.continues
+        self._run, self._config = Path(config.output), config
         self._variables = BiasVariables.kept(bias_folder(self._run))
         self.table = BiasTable(self._variables)
         self._kelvin = config.temperature_kelvin
@@ -70,8 +70,8 @@ class SharedHills:
         if chunk:
             path = table_path(self._run, chunk - 1)
             self.table.values[...] = read_chunk(path, "values")["values"]
-        elif self._continues is not None:
-            self.table.values[...] = load_bias(self._continues)[1]
+        elif self._config.continues is not None:
+            self.table.values[...] = load_bias(self._config)[1]
 
     def act(self, walkers: Walkers) -> None:
         """Add the hills of all walkers."""

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from cgfe.all_atom.chunks import chunk_files, read_chunk
-from cgfe.all_atom.config import SamplerConfig
+from cgfe.all_atom.config import SamplerConfig, read_config
 from cgfe.all_atom.exchange import require_permutations
 from cgfe.errors import InputError
 
@@ -91,13 +90,19 @@ def open_runs(
     ------
     InputError
         If a folder is no run or was not sampled at that temperature, or runs do not belong
-        together.
+        together: a run that continues another is no independent one, and a walker's two stretches
+        are one trajectory.
     """
     runs = [(Path(folder), run_config(Path(folder))) for folder in folders]
     first_folder, first = runs[0]
     kelvin = first.ladder[0] if temperature is None else temperature
     trajectories = []
     for folder, config in runs:
+        if config.continues is not None and len(runs) > 1:
+            raise InputError(
+                f"{folder}: this run continues another ({config.continues}), so it is not "
+                "independent of it; pack each stretch alone and join them by cgfe pack --join."
+            )
         for key in ("sequence", "caps", "pdb", "solvent", "frame_interval_ps"):
             if getattr(config, key) != getattr(first, key):
                 raise InputError(
@@ -137,14 +142,10 @@ def run_config(folder: Path) -> SamplerConfig:
     Raises
     ------
     InputError
-        If it holds no run.
+        If it holds no run, or its config.yaml is another program's.
     """
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder}: no sampler run (config.yaml is missing).")
     # Before there was a choice of engines OpenMM was the engine.
-    default = OmegaConf.structured(SamplerConfig(engine="openmm"))
-    merged = OmegaConf.merge(default, OmegaConf.load(path))
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, SamplerConfig)
-    return config
+    return read_config(path, SamplerConfig(engine="openmm"))

@@ -15,11 +15,11 @@ from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
-from cgfe.all_atom.config import ADAPTIVE, SamplerConfig, peptide_of
-from cgfe.all_atom.ends import load_bias, load_ends
+from cgfe.all_atom.config import SamplerConfig, peptide_of, read_config
+from cgfe.all_atom.ends import keep_ends, load_bias, load_ends
 from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
-from cgfe.all_atom.starts import choose_adaptive
+from cgfe.all_atom.starts import check_starts, chosen_adaptive, keep_adaptive
 from cgfe.all_atom.system import (
     Peptide,
     fastest_platform,
@@ -57,24 +57,43 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     platform = named_platform(config.platform) if config.platform else fastest_platform().getName()
     kernel = _chosen_kernel(config, peptide, platform, begun)
     config = replace(config, engine="openmm" if kernel is None else "batched")
-    if kernel is not None:
-        require_memory(
-            needed_bytes(config, kernel.atoms),
-            f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
-        )
+    # What is wrong with any of these is said before the folder is taken.
     if config.continues is not None:
-        load_ends(config)  # what is wrong with it is said before the folder is taken
+        load_ends(config)
+    elif begun is None:
+        check_starts(config, peptide)
     variables = _bias_variables(config, peptide)
+    _check_memory(config, kernel, variables)
+    adaptive = chosen_adaptive(config, peptide)
     claim_folder(folder, config, peptide, begun)
+    if config.continues is not None:
+        keep_ends(config)
     if variables is not None:
         variables.save(bias_folder(folder))
-    if ADAPTIVE in config.starts:
-        choose_adaptive(folder, config, peptide)
+    if adaptive is not None:
+        keep_adaptive(folder, adaptive)
     if kernel is None:
         sample_with_openmm(config, platform, progress)
     else:
         sample_batched(config, peptide, kernel, progress)
     return folder
+
+
+def _check_memory(
+    config: SamplerConfig, kernel: BatchedSystem | None, variables: BiasVariables | None
+) -> None:
+    """Refuse what does not fit: OpenMM's walkers are small, but each process has a table."""
+    table = 0 if variables is None else variables.table_bytes
+    if variables is not None:
+        shares = variables.widths / (variables.highest - variables.lowest)
+        require_memory(
+            table, f"metadynamics' widths are {shares[0]:.1g} and {shares[1]:.1g} of its table's"
+        )
+    if kernel is not None:
+        require_memory(
+            table + needed_bytes(config, kernel.atoms),
+            f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
+        )
 
 
 def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | None:
@@ -85,7 +104,7 @@ def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | 
     if begun is not None:
         return begun
     if config.continues is not None:
-        return load_bias(config.continues)[0]
+        return load_bias(config)[0]
     return BiasVariables.of(config.metadynamics, peptide.topology)
 
 
@@ -142,17 +161,21 @@ def _kernel(
 
 
 def begun_config(folder: Path) -> dict[str, Any] | None:
-    """Return the config of the run that a folder holds already, all keys filled in."""
+    """Return the config of the run that a folder holds already, all keys filled in.
+
+    Raises
+    ------
+    InputError
+        If its config.yaml is another program's.
+    """
     path = folder / "config.yaml"
     if not path.exists():
         return None
     # Before there was a choice OpenMM was the engine; other new keys had today's defaults.
-    default = replace(SamplerConfig(), engine="openmm")
-    known = OmegaConf.to_container(OmegaConf.structured(default))
-    old = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(known, dict) or not isinstance(old, dict):
-        raise InputError(f"{path}: expected the settings of a sampler run.")
-    return {str(key): value for key, value in {**known, **old}.items()}
+    begun = read_config(path, SamplerConfig(engine="openmm"))
+    values = OmegaConf.to_container(OmegaConf.structured(begun))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def claim_folder(

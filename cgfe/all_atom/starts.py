@@ -44,6 +44,8 @@ HEATED = {
     "melted": (Heating(700.0, 150.0, 3.0), Heating(450.0, 50.0, 4.0), Heating(None, 100.0, 4.0)),
 }
 """Starts that are made by heating the extended chain (or the PDB file's)."""
+KNOWN = ("extended", *HEATED, "helix", "folded", ADAPTIVE)
+"""All others are PDB files, or folders of runs."""
 
 
 def start_structures(
@@ -68,18 +70,47 @@ def start_structures(
     return np.array([each[walker % len(each)] for each, walker in chosen])
 
 
-def choose_adaptive(folder: Path, config: SamplerConfig, peptide: Peptide) -> None:
-    """Choose all adaptive starts at once and keep them: the scouts may go on growing."""
-    path = folder / ADAPTIVE_FILE
+def check_starts(config: SamplerConfig, peptide: Peptide) -> None:
+    """Check that all starts can be made, those too that no walker takes yet.
+
+    Raises
+    ------
+    InputError
+        As `start_structures`.
+    """
+    for start in config.starts:
+        if Path(start).is_dir() and start not in KNOWN:
+            _scout_chunks(Path(start), peptide)
+        elif start != ADAPTIVE:
+            _structures(start, config, peptide, 1)
+
+
+def chosen_adaptive(config: SamplerConfig, peptide: Peptide) -> NDArray[np.float64] | None:
+    """Return positions (W, atoms, 3) in nm of all adaptive starts; None if none are to be chosen.
+
+    They are chosen at once and kept (`keep_adaptive`), since the scouts may go on growing.
+
+    Raises
+    ------
+    InputError
+        As `cgfe.all_atom.adaptive.uncertain_frames`.
+    """
+    path = Path(config.output) / ADAPTIVE_FILE
+    if ADAPTIVE not in config.starts or config.continues is not None:
+        return None
     if path.exists():
         with np.load(path) as file:
             if len(file["positions"]) >= config.walkers:
-                return
+                return None
     from cgfe.all_atom.adaptive import uncertain_frames  # deeptime is only needed here
 
-    chosen = uncertain_frames(config.scouts, peptide, config.walkers, config.seed)
-    with replacing(path) as temporary:
-        np.savez(temporary, positions=chosen)
+    return uncertain_frames(config.scouts, peptide, config.walkers, config.seed)
+
+
+def keep_adaptive(folder: Path, positions: NDArray[np.float64]) -> None:
+    """Keep the adaptive starts of a run in its folder."""
+    with replacing(folder / ADAPTIVE_FILE) as temporary:
+        np.savez(temporary, positions=positions)
 
 
 def _structures(
@@ -100,8 +131,7 @@ def _structures(
     path = HAIRPIN if start == "folded" else start
     if not Path(path).is_file():
         raise InputError(
-            f"start {start!r} is none of extended, {', '.join(HEATED)}, helix, folded, adaptive, a "
-            "PDB file, or a run's folder."
+            f"start {start!r} is none of {', '.join(KNOWN)}, a PDB file, or a run's folder."
         )
     other = peptide_from_pdb(path)
     if _atom_names(other) != _atom_names(peptide):
@@ -117,21 +147,27 @@ def _atom_names(peptide: Peptide) -> list[tuple[str, str]]:
 
 
 def _spread_frames(folder: Path, peptide: Peptide, count: int, seed: int) -> NDArray[np.float64]:
-    chunks = sorted(folder.glob("walker-*/chunk-*.h5"))
-    if not chunks:
-        raise InputError(f"start {folder}: the folder holds no sampled chunks.")
     frames = []
-    for chunk in chunks:
+    for chunk in _scout_chunks(folder, peptide):
         with open_hdf5(chunk) as file:
             frames.append(file["positions"][()])
     positions = np.concatenate(frames)
     stride = max(1, len(positions) // MAX_SCOUT_FRAMES)
     positions = positions[::stride]
-    if positions.shape[1] != len(peptide.positions):
-        raise InputError(
-            f"start {folder}: frames of {positions.shape[1]} atoms, "
-            f"expected {len(peptide.positions)}."
-        )
     features = pair_distances(positions[:, alpha_carbons(peptide.topology)])
     chosen = k_centres(features, count, seed)
     return positions[chosen].astype(np.float64) / ANGSTROM_PER_NM
+
+
+def _scout_chunks(folder: Path, peptide: Peptide) -> list[Path]:
+    """Return the chunks of all walkers of a run of this peptide."""
+    chunks = sorted(folder.glob("walker-*/chunk-*.h5"))
+    if not chunks:
+        raise InputError(f"start {folder}: the folder holds no sampled chunks.")
+    with open_hdf5(chunks[0]) as file:
+        atoms = file["positions"].shape[1]
+    if atoms != len(peptide.positions):
+        raise InputError(
+            f"start {folder}: frames of {atoms} atoms, expected {len(peptide.positions)}."
+        )
+    return chunks

@@ -1,14 +1,8 @@
 """`cgfe reference`: sample an all-atom peptide, or average forces at its configurations."""
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from cgfe.commands.parsing import Parser
-from cgfe.errors import InputError
 
 EPILOG = """\
 Walkers in implicit solvent run in the vector registers of the CPU where a compiler is there, others
@@ -28,21 +22,10 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="override the config")
     options = parser.parse_args(list(words[1:]))
-    from cgfe.all_atom.sampler import SamplerConfig, sample
+    from cgfe.all_atom.config import read_config
+    from cgfe.all_atom.sampler import sample
 
-    if not Path(options.config).is_file():
-        raise InputError(f"{options.config}: no such file.")
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(SamplerConfig),
-            OmegaConf.load(options.config),
-            OmegaConf.from_dotlist(options.settings),
-        )
-        config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
-        first_line = str(error).splitlines()[0]
-        raise InputError(f"{options.config}: {first_line}.") from None
-    assert isinstance(config, SamplerConfig)
+    config = read_config(options.config, settings=options.settings)
     if config.mean_forces is not None:
         from cgfe.all_atom.mean_forces_run import sample_mean_forces
 
