@@ -117,3 +117,24 @@ def test_commands_pack_ends_and_join(first: SamplerConfig, tmp_path: Path) -> No
     assert main(["pack", "--join", frames, "--output", joined, "--ends", ends]) == 2
     assert main(["pack", "--join", frames, again, "--output", joined, "--every-ps", "2"]) == 2
     assert main(["pack", "--output", joined]) == 2
+
+
+def test_walkers_stay_in_the_part_that_their_first_run_dealt_them_to(tmp_path: Path) -> None:
+    starts = ["extended", "extended", "coil", "coil", "extended", "coil"]
+    first = SamplerConfig(
+        output=str(tmp_path / "first"), sequence="GGG", walkers=6, starts=starts, engine="batched",
+        nanoseconds=0.002, chunk_frames=2, equilibration_ps=0.1,
+    )  # fmt: skip
+    sample(first, progress=False)
+    save_ends(first, tmp_path / "ends.h5")
+    second = replace(
+        first, output=str(tmp_path / "second"), continues=str(tmp_path / "ends.h5"), seed=2,
+        starts=["extended"],
+    )  # fmt: skip
+    sample(second, progress=False)
+    packed = [
+        pack_runs([run.output], validation=0.34, test=0.33, weights="counts")
+        for run in (first, second)
+    ]
+    assert len(join(packed)) == 24
+    assert len(packed[0].validation_trajectories) == 2

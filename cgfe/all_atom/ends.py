@@ -23,6 +23,8 @@ from cgfe.files import open_hdf5, replacing
 KEPT_FILE = "continued.h5"
 """The ends that a run began from, copied into its folder."""
 SEED = "seed"
+STARTS = "starts"
+"""Where each walker of the first run started: walkers that started alike are dealt alike."""
 BIAS, BIAS_VALUES = "bias", "values"
 PHYSICS = (
     "sequence",
@@ -59,6 +61,7 @@ def save_ends(config: SamplerConfig, path: Path) -> None:
             for name, values in bias.items():
                 file[f"{BIAS}/{name}"] = values
         file.attrs[SEED] = [config.seed, *_seeds_before(config)]
+        file.attrs[STARTS] = starts_of(config)
         for key in PHYSICS:
             file.attrs[key] = str(getattr(config, key))
 
@@ -109,6 +112,14 @@ def load_bias(config: SamplerConfig) -> tuple[BiasVariables, NDArray[np.float64]
     with open_hdf5(ends_path(config)) as file:
         arrays = {name: values[()] for name, values in file[BIAS].items()}
     return BiasVariables.from_arrays(arrays), arrays[BIAS_VALUES]
+
+
+def starts_of(config: SamplerConfig) -> list[str]:
+    """Return where each walker started, in the first of the runs that continue each other."""
+    if config.continues is None:
+        return [config.start_of(walker) for walker in range(config.walkers)]
+    with open_hdf5(ends_path(config)) as file:
+        return [str(start) for start in file.attrs[STARTS]]
 
 
 def _seeds_before(config: SamplerConfig) -> list[int]:

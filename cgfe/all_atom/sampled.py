@@ -1,7 +1,7 @@
 """Sampler runs as packing reads them: trajectories at one temperature, piece by piece."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cgfe.all_atom.chunks import chunk_files, read_chunk
 from cgfe.all_atom.config import SamplerConfig, read_config
+from cgfe.all_atom.ends import starts_of
 from cgfe.all_atom.exchange import require_permutations
 from cgfe.errors import InputError
 
@@ -123,13 +124,14 @@ def _of_run(folder: Path, config: SamplerConfig, kelvin: float) -> list[SampledT
         sampled = ", ".join(f"{x:g}" for x in config.ladder)
         raise InputError(f"{folder}: temperature {kelvin:g} K was not sampled, but {sampled} K.")
     ladders = [range(a, a + size) for a in range(0, config.walkers, size)]
+    starts = starts_of(replace(config, output=str(folder)))
     return [
         SampledTrajectory(
             folder,
             config,
             ladder,
             slots[0],
-            (str(folder), config.start_of(ladder[0]) if size == 1 else ""),
+            (str(folder), starts[ladder[0]] if size == 1 else ""),
         )
         for ladder in ladders
         if all(chunk_files(folder, walker) for walker in ladder)
