@@ -150,9 +150,10 @@ def _wait_until_gone(group: int, deadline: float) -> None:
 
 
 def test_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    sample(small(tmp_path / "run", nanoseconds=0.005), progress=False)
+    run = small(tmp_path / "run", nanoseconds=0.005, engine="auto")
+    sample(run, progress=False)
     with pytest.raises(InputError, match="another temperature_kelvin, seed"):
-        sample(small(tmp_path / "run", seed=2, temperature_kelvin=310.0), progress=False)
+        sample(replace(run, seed=2, temperature_kelvin=310.0), progress=False)
 
 
 def test_walkers_have_their_own_noise_and_the_right_temperature(tmp_path: Path) -> None:
@@ -176,8 +177,9 @@ def test_coil_and_run_starts_are_spread(tmp_path: Path) -> None:
     scout = small(tmp_path / "scout", starts=["coil", "extended"], walkers=2, nanoseconds=0.01)
     sample(scout, progress=False)
     spread = small(
-        tmp_path / "spread", starts=[str(tmp_path / "scout")], walkers=2, nanoseconds=0.005
-    )
+        tmp_path / "spread", starts=[str(tmp_path / "scout")], walkers=2, nanoseconds=0.005,
+        engine="auto",
+    )  # fmt: skip
     sample(spread, progress=False)
     frames = pack_runs([tmp_path / "scout", tmp_path / "spread"])
     assert len(frames.trajectory_slices()) == 4
