@@ -1,7 +1,7 @@
 # make train   set up, train on the embedded chignolin set, end with the report's name
 # make test    set up and pass the tests
 # make lint    ruff and mypy
-# make data    sample chignolin again, in small (minutes); make data-full: the whole set (ten hours)
+# make data    sample chignolin again, in small (minutes); make data-full: the whole set (five hours)
 # make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
 # make report  draw the newest run's report again
 

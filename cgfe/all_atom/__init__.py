@@ -1,1 +1,1 @@
-"""All-atom reference data: the OpenMM sampler."""
+"""All-atom reference data: sampling by the batched kernel or OpenMM, mean forces, packing."""
