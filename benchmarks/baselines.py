@@ -16,8 +16,9 @@ from torch_geometric.data import Batch
 from torch_geometric.nn.models.schnet import GaussianSmearing, InteractionBlock
 
 from benchmarks.turns import threads
-from cgfe.potential import Potential
-from cgfe.schnet import ACTIVATIONS, CGSchNet, CGSchNetConfig
+from cgfe.kernels.fast_potential import accelerated
+from cgfe.model.potential import Potential
+from cgfe.model.schnet import ACTIVATIONS, CGSchNet, CGSchNetConfig
 
 HAS_TORCHMD_NET = find_spec("torchmdnet") is not None
 
@@ -209,7 +210,7 @@ class BaselinePotential(nn.Module):
 
     def __init__(self, potential: Potential, network: Baseline, frames: Tensor) -> None:
         super().__init__()
-        self.prior = Potential(potential.prior, None, potential.bead_types).fast(frames)
+        self.prior = accelerated(Potential(potential.prior, None, potential.bead_types), frames)
         self.network = network.eval().requires_grad_(False)
         self.register_buffer("bead_types", potential.bead_types)
         self.threads = torch.get_num_threads()

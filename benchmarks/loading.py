@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.training import force_field, module_step
-from cgfe.datamodule import EMBEDDED, CGFramesDataModule
-from cgfe.frames import CGFrames
-from cgfe.frames_writer import writing_frames
-from cgfe.schnet import CGSchNetConfig
+from cgfe.data.embedded import EMBEDDED
+from cgfe.data.frames import CGFrames
+from cgfe.data.writer import writing_frames
+from cgfe.model.schnet import CGSchNetConfig
+from cgfe.training.datamodule import CGFramesDataModule
 
 
 def write(path: Path, count: int) -> None:

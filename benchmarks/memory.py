@@ -70,7 +70,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Simulate, or train, a few steps and print the memory as JSON."""
-    from cgfe.schnet import CGSchNetConfig
+    from cgfe.model.schnet import CGSchNetConfig
 
     network, *sizes = sys.argv[1:]
     settings = replace(FULL, network=CGSchNetConfig(**json.loads(network)))

@@ -9,7 +9,7 @@ tabulated filters; other implementations do more for the same result.
 
 from dataclasses import dataclass
 
-from cgfe.schnet import CGSchNetConfig
+from cgfe.model.schnet import CGSchNetConfig
 
 TABLE_VALUE, TABLE_SLOPE = 4, 3
 """Multiply-adds of a cubic polynomial's value and of its derivative."""

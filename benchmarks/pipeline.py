@@ -16,13 +16,13 @@ from benchmarks.first_step import PATH_VARIABLE
 from benchmarks.settings import Settings
 from benchmarks.training import data, force_field, module_step, repeated
 from benchmarks.turns import Advance, Row, take_turns
-from cgfe.datamodule import CGFramesDataModule
-from cgfe.evaluation import judge, simulate
-from cgfe.free_energy import EnergyLabels
-from cgfe.reference import Reference
-from cgfe.schnet import CGSchNetConfig
-from cgfe.simulation import SimulationConfig
-from cgfe.tica import TICAProjection
+from cgfe.analysis.free_energy import EnergyLabels
+from cgfe.analysis.tica import TICAProjection
+from cgfe.model.schnet import CGSchNetConfig
+from cgfe.reference.reference import Reference
+from cgfe.simulation.evaluation import judge, simulate
+from cgfe.simulation.langevin import SimulationConfig
+from cgfe.training.datamodule import CGFramesDataModule
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "configs" / "chignolin.yaml"

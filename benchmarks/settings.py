@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from cgfe.schnet import CGSchNetConfig
+from cgfe.model.schnet import CGSchNetConfig
 
 
 @dataclass(frozen=True)

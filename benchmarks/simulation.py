@@ -17,8 +17,9 @@ from benchmarks.machine import peak_flops, thread_counts
 from benchmarks.settings import Settings
 from benchmarks.systems import System, chignolin, synthetic
 from benchmarks.turns import Advance, Row, Work, on_threads, take_turns
-from cgfe.schnet import CGSchNet
-from cgfe.simulation import LangevinSimulation
+from cgfe.kernels.fast_potential import accelerated
+from cgfe.model.schnet import CGSchNet
+from cgfe.simulation.langevin import LangevinSimulation
 
 TIME_STEP_PS, FRICTION_PER_PS = 0.004, 1.0
 HEAVY = 10**5
@@ -53,7 +54,7 @@ def simulation_work(potential: Any, system: System, replicas: int) -> tuple[Work
 
 def fast_potential(system: System, settings: Settings) -> Any:
     """Return cgfe's potential as simulations use it."""
-    return system.potential(settings.network).fast(system.checked)
+    return accelerated(system.potential(settings.network), system.checked)
 
 
 def potentials(system: System, settings: Settings) -> dict[str, Any]:

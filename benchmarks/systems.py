@@ -7,12 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgfe.datamodule import EMBEDDED
-from cgfe.exact import checked_frames
-from cgfe.fast_forces import CHECKED_FRAMES
-from cgfe.frames import CGFrames
-from cgfe.potential import Potential
-from cgfe.prior_terms import (
+from cgfe.data.embedded import EMBEDDED
+from cgfe.data.frames import CGFrames
+from cgfe.kernels.accuracy import checked_frames
+from cgfe.kernels.tabulated import CHECKED_FRAMES
+from cgfe.model.potential import Potential
+from cgfe.model.prior import PriorEnergy, bond_graph_paths
+from cgfe.model.prior_terms import (
     FourierDihedrals,
     HarmonicAngles,
     HarmonicBonds,
@@ -20,8 +21,7 @@ from cgfe.prior_terms import (
     Repulsion,
     angle_cosines,
 )
-from cgfe.priors import PriorEnergy, bond_graph_paths
-from cgfe.schnet import CGSchNet, CGSchNetConfig
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 
 BOND, CLOSEST = 3.8, 4.5
 """Å"""

@@ -14,10 +14,10 @@ from benchmarks.baselines import HAS_TORCHMD_NET, Baseline, PyGSchNet, TorchMDNe
 from benchmarks.machine import peak_flops
 from benchmarks.settings import Settings
 from benchmarks.turns import Advance, Row, Work, take_turns
-from cgfe.datamodule import CGFramesDataModule
-from cgfe.losses import LossConfig, WeightedLoss
-from cgfe.module import CGForceField
-from cgfe.schnet import CGSchNet, CGSchNetConfig
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig
+from cgfe.training.datamodule import CGFramesDataModule
+from cgfe.training.losses import LossConfig, WeightedLoss
+from cgfe.training.module import CGForceField
 
 LOSS = LossConfig(energy_weight=0.01, energy_target="total", gauge="learned")
 """Both terms; the shipped config has forces alone."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cgfe.datamodule import EMBEDDED
-from cgfe.frames import CGFrames
+from cgfe.data.embedded import EMBEDDED
+from cgfe.data.frames import CGFrames
 
 PIECE = 400  # frames taken of the beginning of each trajectory
 

@@ -39,8 +39,8 @@ from benchmarks.systems import BOND, CLOSEST, compact_chain, radius_of_gyration,
 from benchmarks.turns import Row, quartiles, take_turns
 from cgfe.all_atom.batched import BatchedSystem, Dynamics
 from cgfe.all_atom.parameters import Parameters
-from cgfe.potential import Potential
-from cgfe.schnet import CGSchNet, CGSchNetConfig
+from cgfe.model.potential import Potential
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 
 TOLERANCE = 1e-5
 FRAMES, BEADS = 6, 12

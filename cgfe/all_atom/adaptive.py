@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from cgfe.all_atom.config import read_config
 from cgfe.all_atom.system import Peptide, alpha_carbons
+from cgfe.analysis.msm import MSM_LAG_PS, States, estimate, uncertainty
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5
-from cgfe.msm import MSM_LAG_PS, States, estimate, uncertainty
 from cgfe.units import ANGSTROM_PER_NM
 
 
@@ -19,8 +19,8 @@ def uncertain_frames(
     """Return frames (count, atoms, 3) in nm to start new walkers from.
 
     An MSM of the unbiased runs among `folders` says how much each state adds to the variance of
-    the slow populations (`cgfe.msm.uncertainty`); starts are drawn by that share. States that
-    were seen but are not connected count as the most uncertain one.
+    the slow populations (`cgfe.analysis.msm.uncertainty`); starts are drawn by that share. States
+    that were seen but are not connected count as the most uncertain one.
 
     Raises
     ------

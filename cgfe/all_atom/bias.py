@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from openmm import app
 
 from cgfe.all_atom.system import HAIRPIN, alpha_carbons, peptide_from_pdb
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.files import make_folder, replacing
-from cgfe.frames import CGFrames
 from cgfe.units import ANGSTROM_PER_NM, thermal_energy
 
 TIC_MARGIN = 0.5
@@ -221,8 +221,8 @@ def _checked_pairs(strand_pairs: list[list[int]], beads: int) -> NDArray[np.int6
 
 def _tic_variables(settings: Metadynamics, path: str, beads: list[int]) -> BiasVariables:
     """Return the first two TICs: weighted sums of Cα distances."""
-    from cgfe.msm import STATE_LAG_PS
-    from cgfe.tica import TICAProjection
+    from cgfe.analysis.msm import STATE_LAG_PS
+    from cgfe.analysis.tica import TICAProjection
 
     frames = CGFrames.load(path)
     if frames.bead_count != len(beads):

@@ -13,13 +13,12 @@ from cgfe.all_atom.mapped import fit_mapping
 from cgfe.all_atom.mean_forces import Choice, nearest_frames, spread_choice
 from cgfe.all_atom.sampled import SampledTrajectory, open_runs
 from cgfe.all_atom.system import Peptide
+from cgfe.analysis.free_energy import DEFAULT_BINS, TICGrid
+from cgfe.analysis.tica import DEFAULT_LAG_PS, TICAProjection
+from cgfe.data.force_mapping import CarbonAlphaMapping
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.files import replacing
-from cgfe.frames import CGFrames
-from cgfe.free_energy import TICGrid
-from cgfe.mapping import CarbonAlphaMapping
-from cgfe.reference import ReferenceConfig
-from cgfe.tica import TICAProjection
 
 MOST_NEAREST = 20_000
 """Frames that the nearest one to a given configuration is looked for among."""
@@ -133,11 +132,10 @@ class _Source:
 
     def bins(self) -> NDArray[np.int64]:
         """Return the bin (F,) of every frame on the grid of the first two TICs."""
-        config = ReferenceConfig()
-        lag = max(1, round(config.tica_lag_ps / self.interval)) * self.interval
+        lag = max(1, round(DEFAULT_LAG_PS / self.interval)) * self.interval
         tica = TICAProjection.fit(self.beads, self.interval, lag)
         tics = np.asarray(tica.project(np.concatenate(self.beads)))
-        return TICGrid.from_samples(tics, bins=config.bins).bin_index(tics)
+        return TICGrid.from_samples(tics, bins=DEFAULT_BINS).bin_index(tics)
 
     def all_atoms(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return all-atom positions (C, A, 3) of rows, ascending, among the kept frames."""

@@ -10,8 +10,8 @@ from openmm import app
 
 from cgfe.all_atom.sampled import SampledTrajectory
 from cgfe.all_atom.system import alpha_carbons, implicit_solvent_system
+from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
 from cgfe.errors import InputError
-from cgfe.mapping import CarbonAlphaMapping, MapKind
 from cgfe.units import thermal_energy
 
 POSITION_STEP = 2.0**-10

@@ -28,8 +28,9 @@ from cgfe.all_atom.system import (
     bead_residues,
     implicit_solvent_system,
 )
+from cgfe.data.beads import RESIDUE_MASSES
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
-from cgfe.frames import RESIDUE_MASSES, CGFrames
 
 log = logging.getLogger(__name__)
 

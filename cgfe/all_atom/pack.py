@@ -30,11 +30,12 @@ from cgfe.all_atom.system import (
     peptide_from_pdb,
     peptide_from_sequence,
 )
+from cgfe.analysis.weights import combined_weights
+from cgfe.data.beads import RESIDUE_MASSES
+from cgfe.data.force_mapping import MapKind
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
-from cgfe.frames import RESIDUE_MASSES, CGFrames
-from cgfe.mapping import MapKind
 from cgfe.units import ANGSTROM_PER_NM
-from cgfe.weights import combined_weights
 
 log = logging.getLogger(__name__)
 

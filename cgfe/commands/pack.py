@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cgfe.commands.parsing import Parser
 
 if TYPE_CHECKING:
-    from cgfe.frames import CGFrames
+    from cgfe.data.frames import CGFrames
 
 EPILOG = """\
 Frames carry equilibrium weights, of each part from its own walkers: from the bias of biased runs,
@@ -83,9 +83,9 @@ def run(words: Sequence[str]) -> None:
 
     from cgfe.all_atom.ends import save_ends
     from cgfe.all_atom.sampled import run_config
+    from cgfe.data.frames import CGFrames
+    from cgfe.data.join import join
     from cgfe.files import make_folder
-    from cgfe.frames import CGFrames
-    from cgfe.frames_join import join
 
     if options.ends and (options.join or len(options.runs) != 1):
         parser.error("--ends needs exactly one run behind --runs")

@@ -27,17 +27,17 @@ def run(words: Sequence[str]) -> None:
     options = parser.parse_args(list(words[1:]))
     from tqdm import tqdm
 
-    from cgfe.convergence import analyse
-    from cgfe.datamodule import EMBEDDED
-    from cgfe.frames import CGFrames
-    from cgfe.reference_report import details, write_reference_report
-    from cgfe.verdicts import headline
+    from cgfe.data.embedded import EMBEDDED
+    from cgfe.data.frames import CGFrames
+    from cgfe.reference.convergence import analyse
+    from cgfe.report.reference import details, write_reference_report
+    from cgfe.report.verdicts import headline
 
-    path = Path(str(EMBEDDED.get(options.frames, options.frames)))
+    path = Path(EMBEDDED.get(options.frames, options.frames))
     frames = CGFrames.load(path)
     against = None
     if options.against is not None:
-        second = Path(str(EMBEDDED.get(options.against, options.against)))
+        second = Path(EMBEDDED.get(options.against, options.against))
         if second.resolve() == path.resolve():
             raise InputError(f"--against is {second}, the same file; expected another one.")
         against = CGFrames.load(second)

@@ -11,6 +11,6 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a cgfe fit")
     parser.add_argument("--output", help="HTML file (default: RUN_DIR/report.html)")
     options = parser.parse_args(list(words[1:]))
-    from cgfe.report import write_report
+    from cgfe.report.run import write_report
 
     print(f"report: {write_report(options.run_dir, options.output)}")

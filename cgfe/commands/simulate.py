@@ -43,9 +43,10 @@ def run(words: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from cgfe.files import make_folder, replacing
-    from cgfe.module import CGForceField
-    from cgfe.simulation import LangevinSimulation, SimulationConfig
-    from cgfe.trajectories import TrajectoryWriter
+    from cgfe.kernels.fast_potential import accelerated
+    from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig
+    from cgfe.simulation.trajectories import TrajectoryWriter
+    from cgfe.training.module import CGForceField
 
     SimulationConfig(
         replicas=options.replicas,
@@ -71,7 +72,7 @@ def run(words: Sequence[str]) -> None:
     plain = model.to(device).potential(number)
     frames = torch.from_numpy(reference.start_positions)
     simulation = LangevinSimulation(
-        plain if options.plain else plain.fast(frames),
+        plain if options.plain else accelerated(plain, frames),
         torch.from_numpy(reference.masses),
         reference.temperature_kelvin if options.temperature is None else options.temperature,
         options.time_step,

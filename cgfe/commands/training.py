@@ -15,14 +15,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from cgfe.callbacks import FreeEnergyValidation, SaveReferences
-from cgfe.datamodule import CGFramesDataModule
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.module import CGForceField, read_checkpoint
-from cgfe.predictions import PredictionWriter
-from cgfe.report import metric_table, write_report
-from cgfe.runs import (
+from cgfe.report.run import metric_table, write_report
+from cgfe.training.callbacks import FreeEnergyValidation, SaveReferences
+from cgfe.training.datamodule import CGFramesDataModule
+from cgfe.training.module import CGForceField, read_checkpoint
+from cgfe.training.predictions import PredictionWriter
+from cgfe.training.runs import (
     RUN_DIR_VARIABLE,
     BestCheckpoint,
     LastCheckpoint,

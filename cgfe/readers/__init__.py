@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from cgfe.data.file_format import FORMAT
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5
-from cgfe.frames import FORMAT
 from cgfe.readers.source import ReaderOptions, Source
 
 FORMATS = {

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cgfe.data.beads import RESIDUE_MASSES
+from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
+from cgfe.data.frames import CGFrames
+from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.frames import RESIDUE_MASSES, CGFrames
-from cgfe.frames_writer import writing_frames
-from cgfe.mapping import CarbonAlphaMapping, MapKind
 from cgfe.readers.source import Atoms, Chunk, FloatArray, Source, check_frames_shape
 
 MEGABYTE = 2**20

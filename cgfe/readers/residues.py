@@ -1,7 +1,7 @@
 """Residue names, and the bead-type tables of the field.
 
 Inside cgfe bead types are the 20 residues in alphabetical order of their three-letter codes,
-from 1 (see cgfe.frames.RESIDUES). Sources number them in other ways; a table turns their
+from 1 (see cgfe.data.beads.RESIDUES). Sources number them in other ways; a table turns their
 numbers into residue names, from which cgfe's own types follow.
 """
 
@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.data.beads import RESIDUES
 from cgfe.errors import InputError
-from cgfe.frames import RESIDUES
 
 Embedding = Literal["cgfe", "one_letter", "majewski"]
 

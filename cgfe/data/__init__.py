@@ -1,0 +1,1 @@
+"""CG frames: the file format, force mapping, splits, embedded sets."""

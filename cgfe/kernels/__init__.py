@@ -1,0 +1,1 @@
+"""The energies and forces of `cgfe.model`, fast."""

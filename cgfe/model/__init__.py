@@ -1,0 +1,1 @@
+"""What the energy is; autograd is the truth."""

@@ -1,0 +1,165 @@
+"""A frames file's walkers, projected and assigned: all that the ways to its weights need."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgfe.analysis.core_sets import FOLDED, UNFOLDED
+from cgfe.analysis.folding import FoldingData
+from cgfe.analysis.free_energy import TICGrid
+from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT, rmsd
+from cgfe.analysis.tica import TICAProjection
+from cgfe.analysis.weights import StateWeights, Walkers
+from cgfe.data.frames import FRAMES_AT_ONCE, CGFrames
+from cgfe.errors import InputError
+from cgfe.reference.reference import ReferenceConfig
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Projection = tuple[TICAProjection, TICGrid]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Walkers on the grid of a surface, with all that the ways to its weights need.
+
+    Attributes
+    ----------
+    walkers : Walkers
+    msm_share : array (K,)
+        Weight of the MSM's free energy of each state in the mean with the bias's.
+    bins : int array (F,)
+        Of the grid, -1 outside.
+    grid : TICGrid
+    folded : bool array (F,) or None
+        By RMSD; None without a native structure.
+    folding : FoldingData or None
+    frame_interval_ps : float
+    beads : int
+    name : str
+    """
+
+    walkers: Walkers
+    msm_share: FloatArray
+    bins: IntArray
+    grid: TICGrid
+    folded: NDArray[np.bool_] | None
+    folding: FoldingData | None
+    frame_interval_ps: float
+    beads: int
+    name: str = "frames"
+
+    @property
+    def biased(self) -> NDArray[np.bool_]:
+        """Which walkers (W,) were sampled under a bias."""
+        return self.walkers.biased
+
+    @property
+    def nanoseconds(self) -> float:
+        """Sampled time."""
+        return len(self.bins) * self.frame_interval_ps / 1000
+
+    @classmethod
+    def of(cls, frames: CGFrames, seed: int, projection: "Projection | None" = None) -> "Sampled":
+        """Project the frames and fit states and weights to them.
+
+        Parameters
+        ----------
+        frames : CGFrames
+        seed : int
+        projection : Projection, optional
+            Of another file, to compare surfaces; fitted to this one by default.
+
+        Raises
+        ------
+        InputError
+            If there is too little for TICA, or a biased trajectory's own weights are missing.
+        """
+        slices = frames.trajectory_slices()
+        trajectories = [frames.positions[s] for s in slices]
+        logs = _bias_logs(frames, slices)
+        tica, grid = projection or fit_projection(frames)
+        fitted = StateWeights.fit(trajectories, logs, frames.frame_interval_ps, seed)
+        walkers = fitted.walkers
+        folded = folding = None
+        if frames.native_positions is not None:
+            distance = np.concatenate([
+                rmsd(frames.positions[a : a + FRAMES_AT_ONCE], frames.native_positions)
+                for a in range(0, len(frames), FRAMES_AT_ONCE)
+            ])  # fmt: skip
+            folded = distance <= FOLDED_RMSD
+            interval_ps = frames.frame_interval_ps
+            folding = FoldingData(distance, walkers.walker, walkers.biased, interval_ps)
+        return cls(
+            walkers=walkers,
+            msm_share=fitted.msm_share,
+            bins=grid.bin_index(tica.project(frames.positions)),
+            grid=grid,
+            folded=folded,
+            folding=folding,
+            frame_interval_ps=frames.frame_interval_ps,
+            beads=frames.bead_count,
+            name=frames.name,
+        )
+
+    def surface(self, weights: FloatArray, frames: NDArray[np.bool_] | None = None) -> FloatArray:
+        """Return the weighted histogram (1 + n1 n2,), its first entry what is outside."""
+        bins = self.bins if frames is None else self.bins[frames]
+        count = self.grid.shape[0] * self.grid.shape[1]
+        mass = np.bincount(bins + 1, weights, minlength=count + 1)
+        return np.asarray(mass / mass.sum())
+
+    def delta_f(self, weights: FloatArray) -> tuple[float, float]:
+        """Return F(folded) - F(unfolded) in kT, by RMSD and by the core that was last.
+
+        The latter is NaN where biased frames have weight: a bias changes which core was last.
+        """
+        if self.folded is None or self.folding is None:
+            return float("nan"), float("nan")
+        inside = weights[self.folded].sum()
+        by_rmsd = _delta_f(inside, weights.sum() - inside)
+        if self.biased.any() and weights[self.biased[self.walkers.walker]].any():
+            return by_rmsd, float("nan")
+        state = self.folding.state
+        return by_rmsd, _delta_f(weights[state == FOLDED].sum(), weights[state == UNFOLDED].sum())
+
+
+def _delta_f(folded: float, unfolded: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.log(unfolded) - np.log(folded)
+    return float(np.clip(value, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT))
+
+
+def fit_projection(frames: CGFrames) -> Projection:
+    """Return the TICA of the unbiased frames (all, if all are biased), and a grid for all.
+
+    Raises
+    ------
+    InputError
+        If there is too little for TICA.
+    """
+    config = ReferenceConfig()
+    slices = frames.trajectory_slices()
+    biased = np.isin([frames.trajectory_index[s.start] for s in slices], frames.biased_trajectories)
+    chosen = [s for s, b in zip(slices, biased, strict=True) if not b] or slices
+    kinetic = [frames.positions[s] for s in chosen]
+    tica = TICAProjection.fit(kinetic, frames.frame_interval_ps, config.tica_lag_ps)
+    return tica, TICGrid.from_samples(tica.project(frames.positions), bins=config.bins)
+
+
+def _bias_logs(frames: CGFrames, slices: list[slice]) -> list[FloatArray | None]:
+    """Return each trajectory's log weights by its bias, None for an unbiased one."""
+    logs = frames.bias_log_weights
+    found: list[FloatArray | None] = []
+    for part in slices:
+        if frames.trajectory_index[part.start] not in frames.biased_trajectories:
+            found.append(None)
+        elif logs is None:
+            raise InputError(
+                f"{frames.name}: bias_log_weights are missing, so the biased trajectories cannot "
+                "be weighted anew; pack the runs again."
+            )
+        else:
+            found.append(logs[part])
+    return found

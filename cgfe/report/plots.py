@@ -1,0 +1,314 @@
+"""Figures of a comparison and of a training run.
+
+Every function returns a matplotlib Figure that belongs to no window and no global state, so it
+works without a display. Colours of text and frames follow matplotlib's rcParams (`DARK`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from cgfe.analysis.metrics import superpose
+from cgfe.data.beads import RESIDUES
+from cgfe.geometry import FloatArray
+from cgfe.simulation.results import FreeEnergyResult
+
+DARK: dict[str, Any] = {
+    **{f"{part}.color": "#e4e7eb" for part in ("text", "xtick", "ytick")},
+    **{f"axes.{part}color": "#e4e7eb" for part in ("edge", "label")},
+    "figure.facecolor": "#171a1f",
+    "savefig.facecolor": "#171a1f",
+    "axes.facecolor": "#171a1f",
+    "legend.facecolor": "#171a1f",
+}
+"""rcParams for figures on a dark page, to be used with `matplotlib.rc_context`."""
+
+TERM_LABELS = {
+    "loss": "loss",
+    "force_mse": "force MSE, (kcal/mol/Å)²",
+    "energy_mse": "energy MSE, (kcal/mol)²",
+    "js": "JS divergence, nats",
+    "kl_reference_model": "KL(reference‖model), nats",
+    "mse_kt2": "mean squared F error, kT²",
+    "w1_tic1": "W1 along TIC 1, TIC units",
+    "w1_tic2": "W1 along TIC 2, TIC units",
+    "delta_f_kt": "error of F(folded) − F(unfolded), kT",
+    "coverage": "coverage, share of reference",
+    "outside": "outside the grid, share of frames",
+    "blown_up": "blown up, share of replicas",
+    "split_half_js": "JS between halves of the replicas, nats",
+}
+"""Name and unit of each loss term and free-energy metric."""
+
+CEILING_KT = 12.0
+"""Largest free energy that a colour or axis still tells apart."""
+MODEL_COLOUR = "#e0701a"
+PRIOR_COLOUR = "#4a8fd6"
+MISSED_COLOUR = "#5f6670"
+ALONE_COLOUR = "#d9b84a"
+UNVISITED_COLOUR = "#8080804d"
+FAINT_COLOUR = "#9a9a9a"
+LONGEST_BOND = 5.0
+"""Å; consecutive Cα further apart in the reference belong to different chains."""
+ONE_LETTER = dict(zip(RESIDUES, "ARNDCQEGHILKMFPSTWYV", strict=True))
+
+
+def plot_surfaces(result: FreeEnergyResult) -> Figure:
+    """Draw reference, model, their difference, and the prior alone where there is one.
+
+    Surfaces are -ln p in kT above their own minimum, on the same axes and colour levels. The
+    difference is taken after aligning both by their mean over the bins that both visit.
+    Letters mark the minima that `plot_structures` shows.
+    """
+    surfaces = {"reference": result.reference, "model": result.model}
+    if result.prior_density is not None:
+        surfaces["prior alone"] = result.prior_density
+    energies = {name: _free_energy_kt(density) for name, density in surfaces.items()}
+    figure = Figure(figsize=(8, 6.6) if len(energies) > 2 else (11, 3.6), layout="constrained")
+    panels = figure.subplots(*((2, 2) if len(energies) > 2 else (1, 3)), sharex=True, sharey=True)
+    *surface_panels, difference = panels.flat
+    colours = mpl.colormaps["viridis"]
+    norm = BoundaryNorm(_levels(energies["reference"]), colours.N, extend="max")
+    for axes, (name, energy) in zip(surface_panels, energies.items(), strict=True):
+        mesh = _draw_bins(axes, result, energy, cmap=colours, norm=norm)
+        axes.set_title(name)
+    figure.colorbar(mesh, ax=surface_panels[1], label="free energy, kT")
+    _draw_difference(figure, difference, result, energies)
+    for axes in panels.flat:
+        axes.set(xlabel="TIC 1", ylabel="TIC 2")
+        axes.label_outer()
+        if axes is not difference:
+            _mark_minima(axes, result.structure_tics)
+    return figure
+
+
+def plot_profiles(result: FreeEnergyResult) -> Figure:
+    """Draw F along each TIC in kT above its minimum: reference, model, prior alone."""
+    figure = Figure(figsize=(8, 3.3), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    lines: list[tuple[str, NDArray[np.float64] | None, dict[str, Any]]] = [
+        ("prior alone", result.prior_density, {"color": PRIOR_COLOUR, "lw": 1.4, "ls": "--"}),
+        ("reference", result.reference, {"color": mpl.rcParams["text.color"], "lw": 2.4}),
+        ("model", result.model, {"color": MODEL_COLOUR, "lw": 1.8}),
+    ]
+    for tic, axes in enumerate(panels):
+        centres = (result.edges[tic][:-1] + result.edges[tic][1:]) / 2
+        for name, density, style in lines:
+            if density is not None:
+                axes.plot(centres, _free_energy_kt(density.sum(axis=1 - tic)), label=name, **style)
+        axes.set(xlabel=f"TIC {tic + 1}", xlim=result.edges[tic][[0, -1]])
+    panels[0].set(ylabel="free energy, kT")
+    panels[0].set_ylim(bottom=-0.2, top=min(panels[0].get_ylim()[1], CEILING_KT))
+    panels[1].legend(frameon=False)
+    return figure
+
+
+def plot_structures(result: FreeEnergyResult) -> Figure:
+    """Draw reference and model structures at the reference's minima as Cα traces.
+
+    The model's structure is superposed onto the reference's (drawn faintly behind it), and both
+    are seen along the axis in which the reference extends least. Colour runs from the first
+    residue to the last.
+    """
+    count = len(result.structure_tics)
+    letters = [ONE_LETTER.get(name, "X") for name in result.residue_names]
+    figure = Figure(figsize=(max(2.6 * count, 3.0), 5.4), layout="constrained")
+    panels = figure.subplots(2, count, squeeze=False)
+    for column in range(count):
+        top, bottom = panels[:, column]
+        place = ", ".join(f"{tic:.2g}" for tic in result.structure_tics[column])
+        reference, model = _in_view(
+            result.reference_structures[column], result.model_structures[column]
+        )
+        bonded = _bonded(reference if reference is not None else model)
+        top.set_title(f"reference, {_minimum_letter(column)} ({place})", fontsize=9)
+        if reference is None:
+            _say(top, "no reference frame\nkept near this minimum")
+        else:
+            _draw_trace(top, reference, bonded, letters)
+        bottom.set_title("model", fontsize=9)
+        if model is None:
+            _say(bottom, "no model frame\nnear this minimum")
+        else:
+            if reference is not None:
+                deviation = np.sqrt(((model - reference) ** 2).sum(-1).mean())
+                bottom.set_title(f"model, RMSD {deviation:.1f} Å", fontsize=9)
+                _draw_bonds(bottom, reference, bonded, color=FAINT_COLOUR, alpha=0.35, lw=4)
+            _draw_trace(bottom, model, bonded, letters)
+        _share_window(top, bottom, [x for x in (reference, model) if x is not None])
+    return figure
+
+
+def plot_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw each loss term and free-energy metric against the epoch, one panel each.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Columns as logged (`train/force_mse`, `validation/loss`, `free_energy/js`, for further
+        systems `free_energy/NAME/js`), with `epoch`; a row holds some of them. Columns of other
+        names are no curves.
+    """
+    curves = _curves(rows)
+    columns = min(3, max(len(curves), 1))
+    lines = -(-max(len(curves), 1) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.5 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (term, series) in zip(panels, curves.items(), strict=False):
+        for name, points in series.items():
+            epochs, values = np.array(points).T
+            # Free-energy metrics are few; a single point would not show as a line.
+            marker = "o" if len(points) < 30 else None
+            style = {"color": mpl.rcParams["text.color"]} if name == "train" else {}
+            axes.plot(epochs, values, marker=marker, ms=3.5, lw=1.5, label=name, **style)
+        values = np.array([value for points in series.values() for _, value in points])
+        if values.min() > 0 and values.max() > 20 * values.min():
+            axes.set_yscale("log")
+        axes.set_title(TERM_LABELS[term], fontsize=9)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return -ln p above its minimum; NaN where p is zero."""
+    energy = np.full(probability.shape, np.nan)
+    visited = probability > 0
+    if visited.any():
+        energy[visited] = -np.log(probability[visited] / probability[visited].max())
+    return energy
+
+
+def _levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return colour levels in steps of half a kT over the reference's range."""
+    top = np.nanmax(np.ceil(reference), initial=1.0)
+    return np.arange(0, min(top, CEILING_KT) + 0.25, 0.5)
+
+
+def _draw_bins(axes: Axes, result: FreeEnergyResult, values: FloatArray, **style: Any) -> Any:
+    mesh = axes.pcolormesh(*result.edges, np.ma.masked_invalid(values).T, rasterized=True, **style)
+    axes.set_xlim(*result.edges[0][[0, -1]])
+    axes.set_ylim(*result.edges[1][[0, -1]])
+    return mesh
+
+
+def _draw_difference(
+    figure: Figure, axes: Axes, result: FreeEnergyResult, energies: dict[str, NDArray[np.float64]]
+) -> None:
+    difference = energies["model"] - energies["reference"]
+    common = np.isfinite(difference)
+    limit = 1.0
+    if common.any():
+        difference -= difference[common].mean()
+        limit = float(np.clip(np.ceil(np.quantile(abs(difference[common]), 0.98)), 1, 6))
+    mesh = _draw_bins(axes, result, difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    figure.colorbar(mesh, ax=axes, label="model − reference, kT", extend="both")
+    # A bin where the surfaces agree is white, so a bin that nobody visits must not be.
+    axes.set_facecolor(UNVISITED_COLOUR)
+    legend = []
+    for label, colour, only in (
+        ("missed by the model", MISSED_COLOUR, (result.reference > 0) & ~(result.model > 0)),
+        ("model alone", ALONE_COLOUR, (result.model > 0) & ~(result.reference > 0)),
+    ):
+        if only.any():
+            flat = ListedColormap([colour])
+            _draw_bins(axes, result, np.where(only, 0.0, np.nan), cmap=flat)
+            legend.append(Patch(facecolor=colour, label=label))
+    axes.set_title("difference")
+    if legend:
+        axes.legend(handles=legend, fontsize=7, loc="best")
+
+
+def _minimum_letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _mark_minima(axes: Axes, tics: FloatArray) -> None:
+    for index, (first, second) in enumerate(tics):
+        axes.text(
+            first, second, _minimum_letter(index), color="white", fontsize=9, weight="bold",
+            ha="center", va="center", path_effects=[withStroke(linewidth=2, foreground="black")],
+        )  # fmt: skip
+
+
+def _in_view(
+    reference: FloatArray, model: FloatArray
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Superpose the model onto the reference and turn both so that depth is the last axis.
+
+    A structure with NaN, one that was not found, becomes None.
+    """
+    bodies = [
+        None if np.isnan(body).any() else (body - body.mean(axis=0)).astype(np.float64)
+        for body in (reference, model)
+    ]
+    shown = [body for body in bodies if body is not None]
+    if not shown:
+        return None, None
+    target = shown[0]
+    axes = np.linalg.svd(target)[2].T
+    axes[:, 2] *= np.sign(np.linalg.det(axes))  # no mirror image
+    first, second = (b if b is None else superpose(b[None], target)[0] @ axes for b in bodies)
+    return first, second
+
+
+def _bonded(structure: FloatArray | None) -> NDArray[np.bool_]:
+    if structure is None:
+        return np.zeros(0, bool)
+    return np.linalg.norm(np.diff(structure, axis=0), axis=1) < LONGEST_BOND
+
+
+def _draw_bonds(axes: Axes, structure: FloatArray, bonded: NDArray[np.bool_], **style: Any) -> None:
+    for bead in np.flatnonzero(bonded):
+        axes.plot(*structure[bead : bead + 2, :2].T, solid_capstyle="round", zorder=1, **style)
+
+
+def _draw_trace(
+    axes: Axes, structure: FloatArray, bonded: NDArray[np.bool_], letters: Sequence[str]
+) -> None:
+    _draw_bonds(axes, structure, bonded, color=mpl.rcParams["text.color"], lw=1.2)
+    order = np.argsort(structure[:, 2])  # nearest beads last, so that they cover the others
+    colours = mpl.colormaps["turbo"](np.linspace(0.08, 0.92, len(structure)))
+    x, y = structure[order, :2].T
+    axes.scatter(x, y, 110, colours[order], edgecolors="white", lw=0.7, zorder=2)
+    for (x, y, _), letter in zip(structure, letters, strict=False):
+        axes.text(x, y, letter, fontsize=7, color="black", ha="center", va="center", zorder=3)
+
+
+def _share_window(top: Axes, bottom: Axes, structures: list[NDArray[np.float64]]) -> None:
+    reach = max((abs(body[:, :2]).max() for body in structures), default=1.0) + 1.5
+    for axes in (top, bottom):
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+
+
+def _say(axes: Axes, sentence: str) -> None:
+    axes.text(0.5, 0.5, sentence, transform=axes.transAxes, ha="center", va="center", fontsize=9)
+
+
+def _curves(
+    rows: Sequence[Mapping[str, float]],
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Sort finite values into {term: {series: [(epoch, value), ...]}}, in TERM_LABELS' order."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {term: {} for term in TERM_LABELS}
+    for row in rows:
+        for column, value in row.items():
+            stage, _, rest = column.partition("/")
+            *system, term = rest.split("/")
+            if term in found and np.isfinite(value) and "epoch" in row:
+                series = "/".join(system) or {"free_energy": "first system"}.get(stage, stage)
+                found[term].setdefault(series, []).append((row["epoch"], value))
+    return {term: series for term, series in found.items() if series}

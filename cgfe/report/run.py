@@ -1,0 +1,290 @@
+"""The report of a run: one self-contained HTML page made from the run's saved files alone."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgfe.errors import InputError
+from cgfe.report.pages import data_uri, figure, short, write_page
+from cgfe.report.plots import (
+    TERM_LABELS,
+    plot_curves,
+    plot_profiles,
+    plot_structures,
+    plot_surfaces,
+)
+from cgfe.simulation.results import FreeEnergyResult
+
+BETTER = {
+    "js": "lower",
+    "kl_reference_model": "lower",
+    "mse_kt2": "lower",
+    "w1_tic1": "lower",
+    "w1_tic2": "lower",
+    "delta_f_kt": "near 0",
+    "coverage": "higher",
+    "outside": "lower",
+    "blown_up": "lower",
+    "split_half_js": "lower",
+}
+"""Which way each metric is good."""
+
+NEAR_FLOOR = 1.5
+"""Up to this multiple of the floor, model and reference differ as two samples of one ensemble
+would."""
+CONVERGED_SHARE = 0.5
+"""Halves of the replicas may differ by this share of the error that they are to measure."""
+PAGE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the figures say, in words."""
+
+    headline: str
+    details: tuple[str, ...]
+    tone: str
+    """`good` (at the floor), `fair` (better than the prior), `bad`."""
+
+
+def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report of a run.
+
+    An unfinished run, without a free-energy result, gets its curves and a sentence that says
+    so. Nothing on the page is loaded from elsewhere.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of a run: config.yaml, metrics.csv, free_energy.json and .npz, and for further
+        systems free_energy-NAME.json and .npz; prior_fit.png, prior_fit-NAME.png are shown
+        where they exist.
+    output : path, optional
+        `run_dir`/report.html by default.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        If `run_dir` is no run, holds no result yet, or the page cannot be written.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected the folder of a run.")
+    suffixes = _suffixes(folder)
+    rows = read_metrics(folder / "metrics.csv")
+    config = folder / "config.yaml"
+    if not suffixes and not rows:
+        if not config.is_file():
+            raise InputError(
+                f"{folder}: not the folder of a run; it holds none of config.yaml, metrics.csv "
+                "and free_energy.json."
+            )
+        raise InputError(
+            f"{folder}: the run has no result yet; metrics.csv has no row and there is no "
+            "free_energy.json."
+        )
+    target = Path(output) if output is not None else folder / "report.html"
+    write_page(
+        target,
+        PAGE,
+        name=folder.resolve().name,
+        systems=[_system(folder, suffix) for suffix in suffixes],
+        curves=figure(lambda: plot_curves(rows), "Loss terms and metrics against epoch")
+        if rows
+        else None,
+        last_epoch=max((row["epoch"] for row in rows if "epoch" in row), default=None),
+        config=config.read_text(errors="replace") if config.is_file() else None,
+    )
+    return target
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read Lightning's metrics.csv: one row a step, by step, without its empty cells.
+
+    A step may stand there several times, with different columns or again after the run was
+    resumed; of each column the last value counts. A missing file has no rows.
+    """
+    if not path.is_file():
+        return []
+    merged: dict[float, dict[str, float]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for cells in csv.DictReader(file):
+            parsed = {key: _parse(cell) for key, cell in cells.items()}
+            row = {key: number for key, number in parsed.items() if number is not None}
+            merged.setdefault(row.get("step", -1.0), {}).update(row)
+    return [merged[step] for step in sorted(merged)]
+
+
+def metric_table(result: FreeEnergyResult) -> str:
+    """Return the metrics of one system as a plain-text table, for the terminal."""
+    header = ("", "model", *(("prior alone",) if result.prior else ()), "floor", "better")
+    lines = [header]
+    for row in _rows(result):
+        values = [short(row["model"]), *([short(row["prior"])] if result.prior else [])]
+        lines.append((row["label"], *values, short(row["floor"]), row["better"]))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = [
+        "  ".join(
+            [line[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for line in lines
+    ]
+    rule = "-" * max(len(line) for line in text)
+    return "\n".join([f"{result.system}: free-energy error", text[0], rule, *text[1:]])
+
+
+def verdict(result: FreeEnergyResult) -> Verdict:
+    """Say in words what the metrics of one system mean."""
+    js, floor = result.metrics.get("js", math.nan), result.floor.get("js", math.nan)
+    prior = result.prior.get("js", math.nan)
+    if not math.isfinite(js):
+        headline, tone = "There is no free-energy error: no simulated frame could be judged.", "bad"
+    else:
+        comparisons = []
+        if floor > 0:
+            comparisons.append(f"{short(js / floor)} times the floor of {short(floor)}")
+        if prior > 0:
+            comparisons.append(f"{short(js / prior)} of the prior alone's {short(prior)}")
+        headline = f"JS {short(js)}" + (": " if comparisons else "") + ", and ".join(comparisons)
+        headline += "."
+        tone = "bad" if js >= prior else "good" if js <= NEAR_FLOOR * floor else "fair"
+    details = [_standing(js, floor, prior), _basins(result), _convergence(result, js, floor)]
+    return Verdict(headline, tuple(filter(None, [*details, _blow_ups(result)])), tone)
+
+
+def _standing(js: float, floor: float, prior: float) -> str:
+    found = "The model is better than the prior alone" if js < prior else ""
+    if js >= prior:
+        found = "The model is no better than the prior alone"
+    if js > NEAR_FLOOR * floor:
+        return f"{found}, and a better one can still be told apart." if found else ""
+    if not found:
+        found = "The model is as near to the reference as the reference's halves are to each other"
+    # Halves of the reference hold half its frames, so this is an upper bound of its own error.
+    return (
+        f"{found}, but halves of the reference differ from each other by JS {short(floor)}: "
+        "finer differences between models need a longer reference."
+    )
+
+
+def _basins(result: FreeEnergyResult) -> str:
+    """ΔF is F(folded) - F(unfolded), the model's minus the reference's."""
+    error = result.metrics.get("delta_f_kt", math.nan)
+    if not math.isfinite(error):
+        return ""
+    side = "less" if error > 0 else "more"
+    return (
+        f"The folded state is {short(abs(error))} kT {side} stable against the unfolded one than "
+        "in the reference."
+    )
+
+
+def _convergence(result: FreeEnergyResult, js: float, floor: float) -> str:
+    halves = result.metrics.get("split_half_js", math.nan)
+    if not (math.isfinite(halves) and math.isfinite(js)):
+        return "Whether the simulation is converged is not known: its halves were not compared."
+    found = f"two halves of the replicas differ by JS {short(halves)}"
+    # A model at the floor differs from the reference by sampling alone, as its halves do.
+    if halves <= CONVERGED_SHARE * js or halves <= floor:
+        return f"The simulation is long enough for this figure: {found}."
+    return f"The simulation is not converged: {found}; simulate longer before trusting the figures."
+
+
+def _blow_ups(result: FreeEnergyResult) -> str:
+    share = result.metrics.get("blown_up", math.nan)
+    if not math.isfinite(share):
+        return ""
+    if share == 0:
+        return "No replica blew up."
+    replicas = result.simulation.get("replicas")
+    if replicas is None:
+        return f"{100 * share:.3g} % of the replicas blew up and are left out."
+    return f"{round(share * replicas)} of {replicas} replicas blew up and are left out."
+
+
+def _system(folder: Path, suffix: str) -> dict[str, Any]:
+    result = FreeEnergyResult.load(folder, suffix)
+    figures = [
+        figure(
+            lambda: plot_surfaces(result),
+            "Free-energy surfaces on the same axes and colours, and their difference "
+            "(red: the model puts the region too high)",
+        ),
+        figure(lambda: plot_profiles(result), "Free energy along each TIC"),
+    ]
+    if len(result.structure_tics):
+        figures.append(
+            figure(
+                lambda: plot_structures(result),
+                "Cα traces at the minima marked on the surfaces, the model's superposed on the "
+                "reference's (grey)",
+            )
+        )
+    saved = folder / f"prior_fit{suffix}.png"
+    if saved.is_file():
+        source = data_uri(saved.read_bytes())
+        figures.append({"caption": "Fit of the prior", "light": source, "dark": source})
+    return {
+        "name": result.system,
+        "verdict": verdict(result),
+        "rows": _rows(result),
+        "has_prior": bool(result.prior),
+        "figures": figures,
+        "simulation": _facts(result.simulation),
+    }
+
+
+def _rows(result: FreeEnergyResult) -> list[dict[str, Any]]:
+    """Return one row a metric; a metric that this file does not know comes last, by its key."""
+    known = [key for key in BETTER if key in result.metrics]
+    return [
+        {
+            "key": key,
+            "label": TERM_LABELS.get(key, key),
+            "better": BETTER.get(key, ""),
+            "model": result.metrics[key],
+            "prior": result.prior.get(key, math.nan),
+            "floor": result.floor.get(key, math.nan),
+        }
+        for key in [*known, *(key for key in result.metrics if key not in BETTER)]
+    ]
+
+
+def _facts(simulation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the simulation's settings and cost as pairs of name and text."""
+    facts = [(key.replace("_", " "), _fact(value)) for key, value in simulation.items()]
+    if {"steps", "time_step_ps"} <= simulation.keys():
+        length = simulation["steps"] * simulation["time_step_ps"]
+        facts.append(("length of a replica ps", _fact(length)))
+    return facts
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else short(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _suffixes(folder: Path) -> list[str]:
+    """Return the suffixes of the results in `folder`, the first system's empty one first."""
+    return sorted(
+        path.stem.removeprefix("free_energy")
+        for pattern in ("free_energy.json", "free_energy-*.json")
+        for path in folder.glob(pattern)
+    )
+
+
+def _parse(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None

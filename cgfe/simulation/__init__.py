@@ -1,0 +1,1 @@
+"""Simulating a potential, and judging it by its simulation."""

@@ -1,0 +1,1 @@
+"""Data module, Lightning module, losses, callbacks and run directories."""

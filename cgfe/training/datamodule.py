@@ -1,0 +1,234 @@
+"""CGFramesDataModule: frames files in, labelled batches out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from cgfe.data.embedded import EMBEDDED
+from cgfe.data.frames import CGFrames
+from cgfe.data.splits import Split, split_by_blocks
+from cgfe.errors import InputError
+from cgfe.files import cache_folder, make_folder
+from cgfe.memory import machine_memory
+from cgfe.reference.reference import Reference, ReferenceConfig, fingerprint
+from cgfe.training.arrays import (
+    stored_frames,
+    stored_training,
+    system_tensors,
+    training_bytes,
+)
+from cgfe.training.batches import FrameLoader, System
+from cgfe.training.streaming import StreamedSystem
+
+
+class CGFramesDataModule(L.LightningDataModule):
+    """Serves CG frames with reference forces and energy labels.
+
+    Several frames files, of different proteins, train one network; each batch holds frames of
+    one of them.
+
+    Parameters
+    ----------
+    frames : str or list of str
+        Frames files (.h5), or `chignolin` for the embedded set.
+    batch_size : int
+        Frames per optimizer step and process.
+    reference : ReferenceConfig
+        TICA, grid and labels, fitted once on the training split.
+    block_ps : float
+        Length of the blocks of trajectory that are dealt out to the splits.
+    validation_share, test_share : float
+        Shares of the blocks.
+    stride : int
+        Serve every stride-th frame for training (the reference is fitted on all).
+    split_seed : int
+        Which blocks go to which split.
+    order_seed : int, optional
+        Order of the training frames; the command line takes seed_everything by default.
+    cache_dir : str, optional
+        Where fitted references are kept; by default the user's cache folder.
+    memory_gb : float, optional
+        Memory (2^30 bytes) that the training frames of one process may take; by default half of
+        the machine's, shared among its processes. A larger set is streamed: it is copied to
+        `cache_dir` once and read from there, so a fast disk helps. The order of the frames is
+        then another one than in memory, so a run that is to be resumed on another machine should
+        set this.
+    """
+
+    def __init__(
+        self,
+        frames: str | list[str] = "chignolin",
+        batch_size: int = 512,
+        reference: ReferenceConfig = ReferenceConfig(),  # noqa: B008 (never changed)
+        block_ps: float = 200.0,
+        validation_share: float = 0.15,
+        test_share: float = 0.1,
+        stride: int = 1,
+        split_seed: int = 0,
+        order_seed: int | None = None,
+        cache_dir: str | None = None,
+        memory_gb: float | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            *(("batch_size", batch_size), ("stride", stride), ("block_ps", block_ps)),
+            ("memory_gb", 1.0 if memory_gb is None else memory_gb),
+        ):
+            if not value > 0:
+                raise InputError(f"data.{name} is {value}, expected a positive value.")
+        sources = [frames] if isinstance(frames, str) else list(frames)
+        if not sources:
+            raise InputError("data.frames names no file.")
+        self.paths = [Path(EMBEDDED.get(source, source)) for source in sources]
+        self.names = [path.stem for path in self.paths]
+        self.batch_size = batch_size
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"data.frames has files of one name ({', '.join(self.names)}).")
+        reference.check()
+        self.reference_config = reference
+        self.block_ps = block_ps
+        self.shares = (validation_share, test_share)
+        self.stride = stride
+        self.split_seed = split_seed
+        self.order_seed = order_seed or 0
+        self.cache_dir = Path(cache_dir) if cache_dir else cache_folder()
+        self.memory_gb = memory_gb
+        self.frames: list[CGFrames] = []
+        self.splits: list[Split] = []
+        self.references: list[Reference] = []
+        self.systems: list[System] = []
+
+    def prepare_data(self) -> None:
+        """Fit the references and put them into the cache (on one rank of each node).
+
+        So are the arrays of a set that is to be streamed.
+        """
+        streams = self.streams()
+        for frames, split in self._load(streams):
+            path = self._cached(frames, split)
+            if not path.exists():
+                make_folder(self.cache_dir)
+                self._fit(frames, split).save(path)
+            if streams:
+                stored_training(frames, Reference.load(path), self.cache_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load frames and references, and compute prior and labels of every frame once."""
+        if self.systems:
+            return
+        streams = self.streams()
+        for number, (frames, split) in enumerate(self._load(streams)):
+            path = self._cached(frames, split)
+            reference = Reference.load(path) if path.exists() else self._fit(frames, split)
+            self.frames.append(frames)
+            self.splits.append(split)
+            self.references.append(reference)
+            self.systems.append(self._system(frames, reference, number, streams))
+        if streams:
+            rank_zero_info(
+                f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
+                f"more than the {self._budget() / 2**30:.2f} GB of memory that they may."
+            )
+
+    def streams(self) -> bool:
+        """Return whether the frames take more memory than they may, and stay on disk."""
+        return self._needed() > self._budget()
+
+    def _needed(self) -> int:
+        return sum(training_bytes(path) for path in self.paths)
+
+    def _budget(self) -> float:
+        if self.memory_gb is not None:
+            return self.memory_gb * 2**30
+        trainer: Any = self.trainer
+        return machine_memory() / 2 / (trainer.num_devices if trainer else 1)
+
+    def train_dataloader(self) -> FrameLoader:
+        """Return shuffled batches of the training split."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> FrameLoader:
+        """Return the validation split, mixed, in the same order every time."""
+        return self._loader("validation", mixed=True)
+
+    def test_dataloader(self) -> FrameLoader:
+        """Return the test split, mixed, in the same order every time."""
+        return self._loader("test", mixed=True)
+
+    def predict_dataloader(self) -> FrameLoader:
+        """Return the test split in order."""
+        return self._loader("test")
+
+    def split_indices(self, part: str) -> list[Tensor]:
+        """Return the frame indices of a split (`train`, `validation`, `test`), per system."""
+        chosen = []
+        for split in self.splits:
+            indices = [np.arange(s.start, s.stop) for s in getattr(split, part)]
+            chosen.append(torch.from_numpy(np.concatenate(indices or [np.zeros(0, np.int64)])))
+        return chosen
+
+    def _loader(self, part: str, shuffle: bool = False, mixed: bool = False) -> FrameLoader:
+        indices = self.split_indices(part)
+        if not any(len(x) for x in indices):
+            raise InputError(f"data: the {part} split is empty; raise its share.")
+        if shuffle:
+            indices = [x[:: self.stride] for x in indices]
+        if mixed:
+            # Means over bins and batches are only comparable with training's if the frames of a
+            # batch do not follow each other in time.
+            generator = torch.Generator().manual_seed(0)
+            indices = [
+                system.mixed(x, self.batch_size, generator)
+                for system, x in zip(self.systems, indices, strict=True)
+            ]
+        trainer: Any = self.trainer
+        return FrameLoader(
+            self.systems,
+            indices,
+            self.batch_size,
+            shuffle,
+            self.order_seed,
+            trainer.global_rank if trainer else 0,
+            trainer.world_size if trainer else 1,
+            _progress(trainer) if shuffle and trainer else None,
+        )
+
+    def _load(self, streams: bool) -> list[tuple[CGFrames, Split]]:
+        loaded = []
+        for path in self.paths:
+            frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
+            loaded.append(
+                (frames, split_by_blocks(frames, self.block_ps, *self.shares, self.split_seed))
+            )
+        return loaded
+
+    def _system(self, frames: CGFrames, reference: Reference, number: int, streams: bool) -> System:
+        if not streams:
+            return system_tensors(frames, reference, number)
+        paths = stored_training(frames, reference, self.cache_dir)
+        bead_types = torch.from_numpy(reference.bead_types)
+        return StreamedSystem(paths, bead_types, number, len(self.paths))
+
+    def _fit(self, frames: CGFrames, split: Split) -> Reference:
+        return Reference.fit(frames, split.train, self.reference_config)
+
+    def _cached(self, frames: CGFrames, split: Split) -> Path:
+        key = fingerprint(frames, split.train, self.reference_config)
+        return self.cache_dir / f"reference-{key}.npz"
+
+
+def _progress(trainer: Any) -> Callable[[], tuple[int, float]]:
+    """Return a function that tells how many batches training has taken, resumed runs included.
+
+    And how many it takes in an epoch, which `limit_train_batches` can lower.
+    """
+    return lambda: (
+        int(trainer.fit_loop.epoch_loop.batch_progress.total.processed),
+        trainer.fit_loop.max_batches,
+    )

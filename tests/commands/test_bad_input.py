@@ -1,0 +1,235 @@
+"""Bad input: one sentence, exit code 2, no traceback, nothing half-written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from cgfe.cli import main
+from cgfe.data.frames import CGFrames
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "chignolin.yaml")
+REFERENCE = str(Path(__file__).parents[2] / "configs" / "reference" / "chignolin.yaml")
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Run the command line in an empty folder; return its one sentence."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cgfe"])
+
+    def run(*words: str) -> str:
+        before = set(tmp_path.rglob("*"))
+        code = main(words)
+        printed = capsys.readouterr()
+        assert code == 2, printed
+        lines = [line for line in printed.err.splitlines() if line.startswith("cgfe: error: ")]
+        assert len(lines) == 1, printed.err
+        assert "Traceback" not in printed.err + printed.out
+        written = {p.relative_to(tmp_path) for p in set(tmp_path.rglob("*")) - before}
+        # Of a refused fit the cache and the empty folder of all runs may stay.
+        assert not [p for p in written if p.parts[0] != "cache" and p != Path("runs")], written
+        return lines[0]
+
+    return run
+
+
+def fit(frames: Path | str, *words: str) -> list[str]:
+    cache = ["--data.cache_dir", "cache", "--data.block_ps", "50"]
+    quick = ["--data.reference.tica_lag_ps", "5", "--free_energy.every_n_epochs", "0"]
+    return ["fit", "--config", CONFIG, "--data.frames", str(frames), *cache, *quick, *words]
+
+
+def test_missing_frames_file(refused: Callable[..., str]) -> None:
+    assert "none.h5: no such file" in refused(*fit("none.h5"))
+
+
+def test_truncated_frames_file(
+    refused: Callable[..., str], tiny_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cut.h5").write_bytes(tiny_file.read_bytes()[:5000])
+    assert "cut.h5" in refused(*fit("cut.h5"))
+
+
+def damaged(tiny_file: Path, path: Path, change: Callable[[h5py.File], None]) -> Path:
+    path.write_bytes(tiny_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def test_nan_in_positions(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        file["positions"][7] = np.nan
+
+    path = damaged(tiny_file, tmp_path / "nan.h5", change)
+    assert "positions are not finite (first at index 7)" in refused(*fit(path))
+
+
+def test_forces_of_another_bead_count(
+    refused: Callable[..., str], tiny_file: Path, tmp_path: Path
+) -> None:
+    def change(file: h5py.File) -> None:
+        forces = file["forces"][()][:, :9]
+        del file["forces"]
+        file["forces"] = forces
+
+    sentence = refused(*fit(damaged(tiny_file, tmp_path / "beads.h5", change)))
+    assert "9, 3)" in sentence
+    assert "10, 3)" in sentence
+
+
+def test_wrong_unit(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        file.attrs["energy_unit"] = "kJ/mol"
+
+    path = damaged(tiny_file, tmp_path / "unit.h5", change)
+    assert "energy_unit is 'kJ/mol', expected 'kcal/mol'" in refused(*fit(path))
+
+
+def test_trajectories_shorter_than_the_lag(refused: Callable[..., str], tiny_file: Path) -> None:
+    sentence = refused(*fit(tiny_file, "--data.reference.tica_lag_ps", "5000"))
+    assert "lag" in sentence
+    assert "5000" in sentence
+
+
+def test_unknown_letter(refused: Callable[..., str]) -> None:
+    sentence = refused("reference", "--config", REFERENCE, "sequence=YYB", "output=out")
+    assert "unknown letter 'B'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["engine=batched", "solvent=explicit"], "the kernel has no explicit solvent"),
+        (["temperatures_kelvin=[300,310,305]"], "expected positive values in ascending order"),
+        (["temperatures_kelvin=[300,310]", "walkers=1"], "walkers is 1; replica exchange"),
+        (["temperatures_kelvin=[300,310]", "engine=openmm"], "needs engine batched"),
+        (["walkers=1000000000"], "GiB of memory; expected at most"),
+    ],
+)
+def test_what_the_sampler_cannot_do(
+    settings: list[str], sentence: str, refused: Callable[..., str]
+) -> None:
+    assert sentence in refused("reference", "--config", REFERENCE, "output=out", *settings)
+
+
+def test_folder_of_another_engine(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text("sequence: YYDPETGTWY\n")
+    sentence = refused("reference", "--config", REFERENCE, "output=out", "engine=batched")
+    assert "out holds a run of engine openmm, but engine is batched" in sentence
+
+
+@pytest.mark.parametrize("key", ["energy_weight", "force_weight"])
+def test_negative_weight(key: str, refused: Callable[..., str], tiny_file: Path) -> None:
+    assert f"{key} is -0.5" in refused(*fit(tiny_file, f"--model.loss.{key}=-0.5"))
+
+
+def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:
+    assert "widht" in refused(*fit(tiny_file, "--model.network.widht=3"))
+    (tmp_path / "typo.yaml").write_text("sequence: GYG\nwalkres: 3\n")
+    assert "walkres" in refused("reference", "--config", "typo.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- sequence\n- GYG\n", "a list, expected the keys of a sampler's config"),
+        ("5\n", "Invalid loaded object type: int"),
+        ("sequence: [\n", "while parsing"),
+        ("model:\n  width: 3\n", "'model'"),
+        ("walkers: many\n", "'many'"),
+    ],
+)
+def test_config_of_another_program(
+    text: str, sentence: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    for words in (
+        ("reference", "--config", "run/config.yaml", "output=out"),
+        ("reference", "--config", REFERENCE, "output=run"),
+        ("pack", "--runs", "run", "--output", "frames.h5"),
+        (
+            *("reference", "--config", REFERENCE, "output=out"),
+            *("starts=[adaptive]", "scouts=[run]"),
+        ),
+    ):
+        found = refused(*words)
+        assert "run/config.yaml" in found
+        assert sentence in found
+
+
+@pytest.mark.parametrize("engine", ["batched", "openmm"])
+def test_bias_on_beads_outside_the_chain(refused: Callable[..., str], engine: str) -> None:
+    pairs = "metadynamics={strand_pairs: [[1, 11]]}"
+    sentence = refused(
+        *("reference", "--config", REFERENCE, "output=out", "starts=[extended]"),
+        *(f"engine={engine}", pairs),
+    )
+    assert "strand_pairs has [1, 11]; expected two different residue numbers from 1" in sentence
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or not Path("/proc/self").exists(), reason="needs a folder nobody can write"
+)
+def test_unwritable_output_folder(refused: Callable[..., str], tiny_file: Path) -> None:
+    # /proc is unwritable for root too, whom file permissions would not stop.
+    words = fit(tiny_file, "--run_dir", "/proc/cgfe-run")
+    assert "/proc/cgfe-run: cannot write" in refused(*words)
+    sentence = refused("pack", "--runs", "x", "--output", "/proc/nowhere/frames.h5")
+    assert "cannot write" in sentence
+
+
+def test_unknown_command_and_missing_checkpoint(refused: Callable[..., str]) -> None:
+    assert "'train' is no command" in refused("train")
+    assert "needs --ckpt_path" in refused("validate", "--config", CONFIG)
+    assert "no such checkpoint" in refused("validate", "--ckpt_path", "none.ckpt")
+    assert "no last.ckpt" in refused("fit", "--config", CONFIG, "--ckpt_path", "last")
+    words = ["--ckpt_path", "none.ckpt", "--output", "t.xtc"]
+    assert "no such checkpoint" in refused("simulate", *words)
+    assert "expected a name that ends with" in refused("simulate", "--ckpt_path=x", "--output=y.q")
+
+
+def test_truncated_checkpoint(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    sentence = refused("simulate", "--ckpt_path", "bad.ckpt", "--output", "t.xtc")
+    assert "not a readable checkpoint" in sentence
+
+
+def test_checkpoint_of_another_bead_set(
+    first_beads: Callable[[int], CGFrames], tiny_file: Path, tmp_path: Path
+) -> None:
+    first_beads(9).save(tmp_path / "other.h5")
+    small = ["--model.network.hidden_channels=8", "--model.network.num_filters=8"]
+    small += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+
+    def cgfe(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cgfe", *words],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+    done = cgfe(*fit(tiny_file, "--run_dir", "run", *small))
+    assert done.returncode == 0, done.stderr
+    checkpoint = ["--ckpt_path", "run/checkpoints/last.ckpt"]
+    wrong = cgfe("validate", *fit("other.h5", *small)[1:], *checkpoint)
+    assert wrong.returncode == 2, wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert "belongs to 10 beads" in wrong.stderr
+    assert "hold 9 beads" in wrong.stderr
+    resized = cgfe("validate", *checkpoint, "--model.network.hidden_channels=6")
+    assert resized.returncode == 2
+    assert "hidden_channels is 8 in the checkpoint and 6 here" in resized.stderr

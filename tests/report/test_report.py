@@ -1,0 +1,243 @@
+"""The report and the table say what the saved files hold, and nothing else."""
+
+import base64
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgfe.errors import InputError
+from cgfe.report.run import metric_table, read_metrics, verdict, write_report
+from cgfe.simulation.results import FreeEnergyResult
+
+METRICS = {
+    "js": 0.2113,
+    "kl_reference_model": 0.51234,
+    "mse_kt2": 1.9,
+    "w1_tic1": 0.31,
+    "w1_tic2": 0.12,
+    "delta_f_kt": -1.13,
+    "coverage": 0.97,
+    "outside": 0.01,
+    "blown_up": 3 / 128,
+    "split_half_js": 0.03,
+}
+EDGES = (np.linspace(-2, 2, 11), np.linspace(-2, 2, 11))
+CSV = (
+    "epoch,step,train/loss,validation/loss,free_energy/js,lr-Adam\n"
+    "0,9,,5.0,0.6,\n"
+    "0,9,7.0,,,\n"
+    "1,19,6.0,,,\n"
+    "1,19,4.0,3.0,0.4,1e-3\n"
+)
+
+
+def make_result(system: str = "chignolin") -> FreeEnergyResult:
+    centres = (EDGES[0][:-1] + EDGES[0][1:]) / 2
+    density = np.exp(-np.add.outer(centres**2, centres**2))
+    density /= density.sum()
+    chain = np.arange(30, dtype=np.float32).reshape(1, 10, 3) % 7
+    return FreeEnergyResult(
+        system=system,
+        metrics=dict(METRICS),
+        floor={key: value / 5 for key, value in METRICS.items()},
+        prior={key: value * 3 for key, value in METRICS.items()},
+        simulation={"replicas": 128, "steps": 10000, "time_step_ps": 0.004, "device": "cpu"},
+        edges=EDGES,
+        reference=density,
+        model=density[::-1],
+        prior_density=density.T,
+        residue_names=("TYR",) * 10,
+        structure_tics=np.zeros((1, 2)),
+        reference_structures=chain,
+        model_structures=chain + 1,
+    )
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "run-1"
+    make_result().save(folder)
+    (folder / "metrics.csv").write_text(CSV)
+    (folder / "config.yaml").write_text("seed: 1  # <script>alert('&')</script>\n")
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects the table's exact values, all tags with attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.values: dict[str, list[float | None]] = {}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.metric = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        if "data-metric" in attributes:
+            self.metric = str(attributes["data-metric"])
+            self.values[self.metric] = []
+        if tag == "data":
+            self.values[self.metric].append(float(str(attributes["value"])))
+        if attributes.get("class") == "none":
+            self.values[self.metric].append(None)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, name: str) -> int:
+        return sum(tag == name for tag, _ in self.tags)
+
+
+def read_page(run_dir: Path) -> Page:
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_page_holds_the_saved_numbers_and_needs_nothing_from_elsewhere(run_dir: Path) -> None:
+    page = read_page(run_dir)
+    saved = json.loads((run_dir / "free_energy.json").read_text())
+    assert list(page.values) == list(METRICS)
+    for key, values in page.values.items():
+        assert values == [saved[key], saved["prior"][key], saved["floor"][key]]
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|url\(|file:", html)
+    assert page.count("link") == page.count("script") == page.count("iframe") == 0
+    sources = [attrs[key] for tag, attrs in page.tags for key in ("src", "srcset") if key in attrs]
+    assert len(sources) == 8  # surfaces, profiles, structures, curves; light and dark
+    for source in sources:
+        kind, data = str(source).split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert len(set(sources)) == 8
+    assert not list(run_dir.glob(".*"))
+    said = verdict(make_result())
+    assert all(sentence in page.text for sentence in (said.headline, *said.details))
+    assert "length of a replica ps40" in page.text
+
+
+def test_verdict_in_words() -> None:
+    said = verdict(make_result())
+    assert said.headline == (
+        "JS 0.211: 5 times the floor of 0.0423, and 0.333 of the prior alone's 0.634."
+    )
+    words = " ".join(said.details)
+    assert said.tone == "fair"
+    assert "1.13 kT more stable" in words
+    assert "long enough" in words
+    assert "JS 0.03" in words
+    assert "3 of 128 replicas blew up" in words
+
+
+@pytest.mark.parametrize(
+    ("changed", "tone", "words"),
+    [
+        ({"js": 0.05, "split_half_js": 0.04}, "good", "long enough"),
+        ({"js": 0.70}, "bad", "no better than the prior alone"),
+        ({"split_half_js": 0.19}, "fair", "not converged"),
+        ({"split_half_js": math.nan}, "fair", "not known"),
+        ({"delta_f_kt": 0.5}, "fair", "0.5 kT less stable"),
+        ({"blown_up": 0.0}, "fair", "No replica blew up"),
+        ({"js": math.nan}, "bad", "converged is not known"),
+    ],
+)
+def test_verdict_follows_the_figures(changed: dict[str, float], tone: str, words: str) -> None:
+    said = verdict(replace(make_result(), metrics=METRICS | changed))
+    assert said.tone == tone
+    assert words in " ".join(said.details)
+
+
+def test_without_native_structure_prior_and_structures(run_dir: Path) -> None:
+    bare = replace(
+        make_result(),
+        metrics=METRICS | {"delta_f_kt": math.nan},
+        prior={},
+        prior_density=None,
+        structure_tics=np.zeros((0, 2)),
+    )
+    bare.save(run_dir)
+    page = read_page(run_dir)
+    assert page.values["delta_f_kt"] == [None, METRICS["delta_f_kt"] / 5]
+    assert "prior alone" not in page.text
+    assert "stable" not in page.text
+    assert page.count("figure") == 3
+    assert "nan" not in page.text.lower()
+
+
+def test_several_systems_get_a_section_each_with_their_text_escaped(run_dir: Path) -> None:
+    other = make_result("<b>&ww")
+    replace(other, metrics=METRICS | {"js": 0.0987}).save(run_dir, "-ww")
+    (run_dir / "prior_fit-ww.png").write_bytes(b"\x89PNG saved")
+    page = read_page(run_dir)
+    assert page.count("figure") == 3 + 4 + 1
+    assert page.text.index("chignolin") < page.text.index("<b>&ww")
+    assert "JS 0.211" in page.text
+    assert "JS 0.0987" in page.text
+    assert "<script>alert('&')</script>" in page.text
+    assert page.count("b") == page.count("script") == 0
+
+
+def test_unfinished_run_has_curves_and_says_so(run_dir: Path, tmp_path: Path) -> None:
+    (run_dir / "free_energy.json").unlink()
+    path = write_report(run_dir, tmp_path / "new" / "page.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "no free-energy result yet" in page.text
+    assert "up to epoch 1" in page.text
+    assert (page.count("figure"), page.count("table"), page.count("details")) == (1, 0, 1)
+    assert not (run_dir / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (None, "no such folder"),
+        ({}, "not the folder of a run"),
+        ({"config.yaml": "a: 1\n"}, "no result yet"),
+        ({"config.yaml": "a: 1\n", "metrics.csv": "epoch,step\n"}, "no result yet"),
+        ({"free_energy.json": '{"js": 0.1'}, "no readable free-energy result"),
+    ],
+)
+def test_what_is_no_run_is_named(tmp_path: Path, files: dict[str, str] | None, words: str) -> None:
+    folder = tmp_path / "run"
+    if files is not None:
+        folder.mkdir()
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text)
+    with pytest.raises(InputError, match=words) as raised:
+        write_report(folder)
+    assert str(folder) in str(raised.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_the_last_row_of_a_step_counts(run_dir: Path) -> None:
+    assert read_metrics(run_dir / "metrics.csv") == [
+        {"epoch": 0, "step": 9, "train/loss": 7, "validation/loss": 5, "free_energy/js": 0.6},
+        {"epoch": 1, "step": 19, "train/loss": 4, "validation/loss": 3, "free_energy/js": 0.4,
+         "lr-Adam": 1e-3},
+    ]  # fmt: skip
+
+
+def test_table_for_the_terminal() -> None:
+    metrics = METRICS | {"delta_f_kt": math.nan, "further": 12345.0}
+    lines = metric_table(replace(make_result(), metrics=metrics)).splitlines()
+    assert "chignolin" in lines[0]
+    assert lines[1].split() == ["model", "prior", "alone", "floor", "better"]
+    assert len(lines) == 3 + len(metrics)
+    assert lines[3].split()[-4:] == ["0.211", "0.634", "0.0423", "lower"]
+    assert "–" in next(line for line in lines if "F(folded)" in line)
+    assert "12,345" in lines[-1]
+    ends = {
+        line.index(cell) + len(cell) for line, cell in ((lines[1], "model"), (lines[3], "0.211"))
+    }
+    assert len(ends) == 1  # columns are aligned
+    without = metric_table(replace(make_result(), prior={})).splitlines()
+    assert without[3].split()[-3:] == ["0.211", "0.0423", "lower"]
