@@ -17,10 +17,10 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
-from cgfe.kernels.native_training import is_supported
-from cgfe.kernels.training import TOLERANCE, energy_and_forces, sufficient_intervals
+from cgfe.kernels.accuracy import TOLERANCE
+from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.potential import Potential
-from cgfe.model.schnet import CGSchNet, CGSchNetConfig, common_types
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
 from cgfe.training.losses import LossConfig, WeightedLoss
 
@@ -144,9 +144,9 @@ class CGForceField(L.LightningModule):
 
         They can be differentiated in training mode alone.
         """
-        types = common_types(batch)
-        if self.intervals is None or types is None or not is_supported(batch.pos):
+        if self.intervals is None or not is_supported(batch.pos):
             return self.network.energy_and_forces(batch)
+        types = bead_types_of(batch)
         with torch.set_grad_enabled(self.training):
             frames = batch.pos.view(-1, len(types), 3)
             energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
