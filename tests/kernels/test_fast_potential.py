@@ -117,6 +117,23 @@ def test_a_network_that_is_no_number_is_refused(caplog):
     assert "forces to nan" in caplog.text
 
 
+def test_an_energy_near_zero_is_no_error():
+    """Of a sum of large terms float32 leaves little; the constant of an energy is arbitrary."""
+    potential = potential_of(2, 40)
+    torch.manual_seed(0)
+    frames = chains(1, 40, 0) + 0.01 * torch.randn(8, 40, 3)
+    alone = Potential(Nothing(), potential.network, potential.bead_types)
+    with torch.no_grad():
+        potential.network.output[2].bias -= alone.energy(frames).mean() / 40
+    fast = accelerated(potential, frames)
+    assert isinstance(fast, FastPotential)
+    # The errors of energies are far larger than the tolerance, relative to the energies.
+    exact = Potential(Nothing(), in_float64(potential.network), potential.bead_types)
+    energy, _ = exact.energy_and_forces(frames.double())
+    rounded = alone.energy(frames).detach()
+    assert (rounded - energy).norm() > 3 * TOLERANCE * energy.norm()
+
+
 def test_parts_of_another_kind_stay_plain():
     types, frames = torch.arange(5), chains(3, 5, 0)
     unknown = Potential(Nothing(), network_of(0), types)
