@@ -1,0 +1,1 @@
+"""Sweeps of many runs, and what their figures can tell."""
