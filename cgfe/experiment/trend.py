@@ -1,4 +1,4 @@
-"""Whether a sweep's figure rises or falls with the option that was swept: one question, one test."""
+"""Whether a sweep's figure rises or falls with the option that was swept."""
 
 from dataclasses import dataclass
 
