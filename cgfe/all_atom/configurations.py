@@ -134,7 +134,7 @@ class _Source:
         """Return the bin (F,) of every frame on the grid of the first two TICs."""
         lag = max(1, round(DEFAULT_LAG_PS / self.interval)) * self.interval
         tica = TICAProjection.fit(self.beads, self.interval, lag)
-        tics = np.asarray(tica.project(np.concatenate(self.beads)))
+        tics = tica.project(np.concatenate(self.beads))
         return TICGrid.from_samples(tics, bins=DEFAULT_BINS).bin_index(tics)
 
     def all_atoms(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -8,10 +8,9 @@ training trajectories, and then only applied.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, overload
+from typing import Literal, get_args
 
 import numpy as np
-import torch
 from deeptime.covariance import CovarianceModel
 from deeptime.decomposition import TICA
 from deeptime.numeric import ZeroRankError
@@ -122,17 +121,8 @@ class TICAProjection:
     def bead_count(self) -> int:
         return int(self.pairs.max()) + 1
 
-    @overload
-    def project(self, positions: torch.Tensor) -> torch.Tensor: ...
-
-    @overload
-    def project(self, positions: FloatArray) -> NDArray[np.float64]: ...
-
-    def project(self, positions: torch.Tensor | FloatArray) -> torch.Tensor | NDArray[np.float64]:
+    def project(self, positions: FloatArray) -> NDArray[np.float64]:
         """Return the components (..., D) of positions (..., N, 3) in Å.
-
-        A tensor gives a tensor of its dtype on its device, differentiable; an array gives a
-        float64 array.
 
         Raises
         ------
@@ -144,8 +134,6 @@ class TICAProjection:
                 f"TICA was fitted to {self.bead_count} beads, "
                 f"but positions have shape {tuple(positions.shape)}."
             )
-        if isinstance(positions, torch.Tensor):
-            return self._project_tensor(positions)
         frames = positions.reshape(-1, self.bead_count, 3)
         result = np.empty((len(frames), self.components.shape[1]))
         step = _frames_at_once(len(self.pairs))
@@ -153,13 +141,6 @@ class TICAProjection:
             part = slice(start, start + step)
             result[part] = (pair_distances(frames[part]) - self.mean) @ self.components
         return result.reshape(*positions.shape[:-2], -1)
-
-    def _project_tensor(self, positions: torch.Tensor) -> torch.Tensor:
-        first, second = torch.as_tensor(self.pairs.T, device=positions.device)
-        vectors = positions[..., first, :] - positions[..., second, :]
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        mean, components = torch.as_tensor(self.mean), torch.as_tensor(self.components)
-        return (distances - mean.to(distances)) @ components.to(distances)
 
     def to_arrays(self) -> dict[str, NDArray]:
         """Return everything as numeric arrays, for npz files and checkpoints."""

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -136,7 +135,7 @@ def test_invariant_under_rotation_and_translation(seed: int, projection: TICAPro
     np.testing.assert_allclose(projection.project(moved), projection.project(positions), atol=1e-9)
 
 
-def test_project_keeps_leading_dimensions_and_type(
+def test_project_keeps_leading_dimensions(
     projection: TICAProjection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     positions = np.random.default_rng(0).normal(0, 5, (6, 7, 3, 3))
@@ -145,16 +144,6 @@ def test_project_keeps_leading_dimensions_and_type(
     assert projection.project(positions[0, 0]).shape == (2,)
     monkeypatch.setattr("cgfe.analysis.tica.CHUNK", 5)
     np.testing.assert_allclose(projection.project(positions), tics, atol=1e-12)
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
-        result = projection.project(torch.tensor(positions, dtype=dtype))
-        assert result.dtype == dtype
-        np.testing.assert_allclose(result.numpy(), tics, atol=tolerance)
-
-
-def test_tensor_projection_is_differentiable(projection: TICAProjection) -> None:
-    random = np.random.default_rng(0)
-    positions = torch.tensor(random.normal(0, 5, (2, 3, 3)), requires_grad=True)
-    assert torch.autograd.gradcheck(projection.project, (positions,))
 
 
 def test_arrays_round_trip(projection: TICAProjection) -> None:
