@@ -4,6 +4,7 @@ Both compare figures of one set of walkers, so their difference is judged on the
 samples of walkers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -125,7 +126,7 @@ def chapman_kolmogorov(
     slow[base.count_model.state_symbols] = base.eigenvectors_right(2)[:, 1]
     sides = np.stack([slow > 0, slow < 0])
     # (sample, predicted or observed, side, time); sample 0 is all walkers.
-    found = np.array([_both_ways(list(sample), lags, sides) for sample in zip(*counts, strict=True)])
+    found = np.array([_both_ways(x, lags, sides) for x in zip(*counts, strict=True)])
     number = int((~walkers.biased).sum())
     half = half_width(found[1:], number)
     differences = found[1:, 0] - found[1:, 1]
@@ -158,7 +159,9 @@ def _counts(walkers: Walkers, draws: list[IntArray], lag: int) -> FloatArray:
     return np.asarray(chosen @ walkers.at_lag(lag)).reshape(shape)
 
 
-def _both_ways(counts: list[FloatArray], lags: list[int], sides: NDArray[np.bool_]) -> FloatArray:
+def _both_ways(
+    counts: Sequence[FloatArray], lags: list[int], sides: NDArray[np.bool_]
+) -> FloatArray:
     """Return the predicted and observed probabilities (2, sides, T) of one sample."""
     try:
         models = [estimate_from_counts(c, lag) for c, lag in zip(counts, lags, strict=True)]

@@ -17,9 +17,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cgfe.analysis.metrics import superpose
 from cgfe.data.beads import RESIDUES
-from cgfe.geometry import FloatArray
+from cgfe.geometry import FloatArray, superpose
 from cgfe.simulation.results import FreeEnergyResult
 
 DARK: dict[str, Any] = {
