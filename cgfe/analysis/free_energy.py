@@ -19,6 +19,7 @@ Estimator = Literal["marginal", "joint"]
 
 DEFAULT_BINS = 40
 """Of a TIC."""
+MARGIN = 0.05
 KERNEL_REACH = 6
 """Bandwidths after which a kernel is cut off, and by which a table reaches beyond the data."""
 
@@ -48,22 +49,14 @@ class TICGrid:
     edges: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @classmethod
-    def from_samples(
-        cls,
-        tics: FloatArray,
-        bins: int = 40,
-        margin: float = 0.05,
-        weights: FloatArray | None = None,
-    ) -> "TICGrid":
-        """Span all frames of positive weight, widened by a share of the range on each side.
+    def from_samples(cls, tics: FloatArray, bins: int = DEFAULT_BINS) -> "TICGrid":
+        """Span all frames, widened by `MARGIN` of the range on each side.
 
         Parameters
         ----------
         tics : array (F, 2 or more)
         bins : int
             Of each axis.
-        margin : float
-        weights : array (F,), optional
 
         Raises
         ------
@@ -72,11 +65,10 @@ class TICGrid:
         """
         if tics.ndim != 2 or tics.shape[1] < 2:
             raise InputError(f"a TIC grid needs two TICs, found an array of shape {tics.shape}.")
-        kept = tics[:, :2] if weights is None else tics[weights > 0, :2]
-        low, high = kept.min(axis=0), kept.max(axis=0)
+        low, high = tics[:, :2].min(axis=0), tics[:, :2].max(axis=0)
         if not (high > low).all():
             raise InputError(f"a TIC grid needs TICs that vary, found the range {low} to {high}.")
-        extra = margin * (high - low)
+        extra = MARGIN * (high - low)
         first, second = np.linspace(low - extra, high + extra, bins + 1, axis=1)
         return cls((first, second))
 

@@ -47,9 +47,7 @@ def kl_divergence(p: FloatArray, q: FloatArray, pseudo_count: float = PSEUDO_COU
     return float(rel_entr(p / p.sum(), q / q.sum()).sum())
 
 
-def free_energy_mse_kt2(
-    p_reference: FloatArray, p_model: FloatArray, ceiling_kt: float = FREE_ENERGY_CEILING_KT
-) -> float:
+def free_energy_mse_kt2(p_reference: FloatArray, p_model: FloatArray) -> float:
     """Return the mean squared difference of F in kT² over the bins that the reference visits.
 
     F = -ln p; the reference's is 0 at its minimum, the model's is shifted so that their means
@@ -65,15 +63,12 @@ def free_energy_mse_kt2(
     if shared.any():
         model[shared] = -np.log(p_model[visited][shared])
         model[shared] += (reference[shared] - model[shared]).mean()
-    difference = np.minimum(model, ceiling_kt) - np.minimum(reference, ceiling_kt)
+    ceiling = FREE_ENERGY_CEILING_KT
+    difference = np.minimum(model, ceiling) - np.minimum(reference, ceiling)
     return float((difference**2).mean())
 
 
-def delta_f_kt(
-    folded: NDArray[np.bool_],
-    weights: FloatArray | None = None,
-    ceiling_kt: float = FREE_ENERGY_CEILING_KT,
-) -> float:
+def delta_f_kt(folded: NDArray[np.bool_], weights: FloatArray | None = None) -> float:
     """Return F(folded) - F(unfolded) = -ln(w_folded / w_unfolded), within ± the ceiling.
 
     A basin never visited gives the ceiling with its sign.
@@ -86,7 +81,7 @@ def delta_f_kt(
     mass = np.ones(len(folded)) if weights is None else weights
     with np.errstate(divide="ignore"):
         difference = np.log(mass[~folded].sum()) - np.log(mass[folded].sum())
-    return float(np.clip(difference, -ceiling_kt, ceiling_kt))
+    return float(np.clip(difference, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT))
 
 
 def coverage(p_reference: FloatArray, p_model: FloatArray) -> float:

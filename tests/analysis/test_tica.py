@@ -101,19 +101,6 @@ def test_lagged_pairs_never_cross_trajectories(trajectories: list[np.ndarray]) -
     np.testing.assert_array_equal(with_short.components, joined.components)
 
 
-def test_weights_select_frames(trajectories: list[np.ndarray]) -> None:
-    weights = [np.zeros(len(trajectories[0])), np.full(len(trajectories[1]), 3.0)]
-    weighted = TICAProjection.fit(trajectories[:2], INTERVAL_PS, 2.0, weights=weights)
-    alone = TICAProjection.fit(trajectories[1:2], INTERVAL_PS, 2.0)
-    np.testing.assert_allclose(weighted.mean, alone.mean)
-    np.testing.assert_allclose(weighted.timescales_ps, alone.timescales_ps)
-    # Within a trajectory too: only pairs that start in its first half count.
-    early = [np.where(np.arange(5000) < 2500, 2.0, 0.0)]
-    half = TICAProjection.fit(trajectories[:1], INTERVAL_PS, 2.0, weights=early)
-    first = TICAProjection.fit([trajectories[0][:2504]], INTERVAL_PS, 2.0)
-    np.testing.assert_allclose(half.timescales_ps, first.timescales_ps)
-
-
 def test_an_anticorrelated_motion_is_no_slow_component() -> None:
     # d01 changes sides at every frame: its autocorrelation is -0.99, the largest in magnitude.
     random = np.random.default_rng(3)
