@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe import __version__
-from cgfe.analysis.free_energy import DEFAULT_BINS, EnergyLabels, FreeEnergySurface, TICGrid
+from cgfe.analysis.energy_labels import EnergyLabels
+from cgfe.analysis.free_energy import DEFAULT_BINS, FreeEnergySurface, TICGrid
 from cgfe.analysis.mean_energies import conditional_mean_targets, internal_entropy
 from cgfe.analysis.metrics import EnsembleSample, reference_floor
 from cgfe.analysis.tica import DEFAULT_LAG_PS, TICAProjection
