@@ -81,17 +81,17 @@ def timescales(
     walkers: Walkers, frame_interval_ps: float, random: np.random.Generator
 ) -> Timescales:
     """Return the implied timescales of the unbiased walkers at several lags."""
-    own = walkers.lag * frame_interval_ps
+    own = walkers.lag
     lengths = np.bincount(walkers.walker, minlength=len(walkers))[~walkers.biased]
     longest = lengths.max(initial=0) * frame_interval_ps / LAGS_PER_WALKER
-    lags = sorted({own} | {lag for lag in LAGS_PS if frame_interval_ps <= lag <= longest})
+    chosen = [lag for lag in LAGS_PS if frame_interval_ps <= lag <= longest]
+    lags = sorted({own, *(round(lag / frame_interval_ps) for lag in chosen)})
     draws = _draws(walkers, random)
     value = np.empty((len(lags), MODES))
     samples = np.empty((BOOTSTRAPS, len(lags), MODES))
     for row, lag in enumerate(lags):
-        steps = max(1, round(lag / frame_interval_ps))
-        counts = _counts(walkers, draws, steps)
-        found = [implied_timescales_ps(c, steps, frame_interval_ps, MODES) for c in counts]
+        counts = _counts(walkers, draws, lag)
+        found = [implied_timescales_ps(c, lag, frame_interval_ps, MODES) for c in counts]
         value[row], samples[:, row] = found[0], found[1:]
     number, log = int((~walkers.biased).sum()), np.log(samples)
     factor = np.exp(half_width(log, number))
@@ -101,7 +101,9 @@ def timescales(
     half = half_width(
         log[:, base + 1 :, 0] - log[:, base : base + 1, 0], number, max(1, len(growth))
     )
-    return Timescales(np.array(lags), value, value / factor, value * factor, own, growth, half)
+    lags_ps = np.array(lags) * frame_interval_ps
+    low, high = value / factor, value * factor
+    return Timescales(lags_ps, value, low, high, float(lags_ps[base]), growth, half)
 
 
 def chapman_kolmogorov(
