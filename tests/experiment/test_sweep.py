@@ -248,21 +248,47 @@ def test_bayesian_search_finds_the_better_half(tmp_path: Path) -> None:
     assert sorted(found[10:])[4] < 34
 
 
-def test_early_termination_ends_what_is_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "READ_SECONDS", 0.05)
+HYPERBAND = {"type": "hyperband", "min_iter": 1, "max_iter": 9, "eta": 3}
+
+
+def test_early_termination_finds_what_is_behind(tmp_path: Path) -> None:
     path = sweep_of(
-        tmp_path,
-        x={"values": [float(k) for k in range(9)]},
-        epochs={"value": 9},
-        seconds={"value": 0.1},
-        early_terminate={"type": "hyperband", "min_iter": 1, "max_iter": 9, "eta": 3},
+        tmp_path, x={"values": [float(k) for k in range(18)]}, early_terminate=HYPERBAND
     )
     study = _study(path)
-    assert run_sweep(study, jobs=3, progress=False) == 0
+    lengths = []
+    while claim := study.claim():
+        values = []
+        for epoch in range(9):
+            values.append(claim.point["x"] + 1 / (epoch + 1))
+            if behind := study.is_behind(claim, values):
+                break
+        study.finish(claim, values, stopped=behind)
+        lengths.append(len(values))
+    # Runs come from best to worst: the first is never behind, and of each bracket that has rungs
+    # all later ones end at the first of them; rungs are at 1, 3 and 9 values.
+    assert lengths[0] == 9
+    assert {1, 3} <= set(lengths) <= {1, 3, 9}
     states = {trial.params["x"]: trial.state for trial in study.trials()}
-    assert states[0.0] == TrialState.COMPLETE  # the best one is never behind
+    assert states[0.0] == TrialState.COMPLETE
     assert TrialState.PRUNED in states.values()
-    ended = [row for row in results(tmp_path) if row["state"] == "pruned"]
-    assert min(float(row["epoch"]) for row in ended) < 8
+
+
+def test_runs_that_are_behind_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(
+        SweepStudy, "is_behind", lambda _, claim, values: claim.point["x"] > 1 and len(values) > 1
+    )
+    path = sweep_of(
+        tmp_path,
+        x={"values": [1.0, 2.0]},
+        epochs={"value": 60},
+        seconds={"value": 0.1},
+        early_terminate=HYPERBAND,
+    )
+    study = _study(path)
+    assert run_sweep(study, jobs=2, progress=False) == 0
+    states = {row["x"]: (row["state"], float(row["epoch"])) for row in results(tmp_path)}
+    assert states["1.0"] == ("complete", 59)
+    assert states["2.0"][0] == "pruned"
+    assert states["2.0"][1] < 59
