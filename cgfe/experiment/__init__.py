@@ -1,1 +1,1 @@
-"""Sweeps of many runs, and what their figures can tell."""
+"""Many runs: local sweeps, and what they say together."""
