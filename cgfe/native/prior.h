@@ -1,5 +1,5 @@
-// The prior of prior_terms.py, and its gradient written out. All terms depend on positions by vectors
-// between two beads; each gives its energy's gradient in its own vectors.
+// The prior of model/prior_terms.py, and its gradient written out. All terms depend on positions by
+// vectors between two beads; each gives its energy's gradient in its own vectors.
 
 #include <cmath>
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace {
 
 // Keeps the gradient of coinciding or collinear beads finite, where it has no direction.
 constexpr float TINY = 1e-12f;
-constexpr float SMALLEST_DISTANCE = 0.1f;  // as in prior_terms.py
+constexpr float SMALLEST_DISTANCE = 0.1f;  // as in model/prior_terms.py
 
 struct Vector {
     float x, y, z;
