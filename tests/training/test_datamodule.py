@@ -14,7 +14,8 @@ from torch_geometric.data import Batch, Data
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import split_by_blocks
 from cgfe.errors import InputError
-from cgfe.reference.reference import Reference, ReferenceConfig
+from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.reference import Reference
 from cgfe.training.batches import FrameLoader, SystemTensors
 from cgfe.training.datamodule import CGFramesDataModule
 
@@ -146,7 +147,7 @@ def test_batches_equal_those_that_torch_geometric_assembles(data: CGFramesDataMo
 def test_labels_and_prior_belong_to_their_frames(data: CGFramesDataModule, tiny: CGFrames) -> None:
     system, reference = data.systems[0], data.references[0]
     chosen = [3, 100, len(tiny) - 1]
-    tics = np.asarray(reference.tica.project(tiny.positions[chosen]), dtype=np.float64)
+    tics = np.asarray(reference.projection.tica.project(tiny.positions[chosen]), dtype=np.float64)
     np.testing.assert_allclose(
         system.energy_label[chosen], reference.labels.energies(tics), rtol=1e-5
     )
