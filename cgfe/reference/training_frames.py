@@ -33,7 +33,7 @@ class TrainingFrames:
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """Indices (f,) of the frames in the file."""
-        return np.concatenate([np.arange(s.start, s.stop) for s in self.segments])
+        return rows_of(self.segments)
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -75,6 +75,11 @@ class TrainingFrames:
             for values, function in zip(found, functions, strict=True):
                 values.append(function(positions))
         return [np.concatenate(values) for values in found]
+
+
+def rows_of(segments: Sequence[slice]) -> NDArray[np.int64]:
+    """Return the indices (f,) of the frames of some segments."""
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(s.start, s.stop) for s in segments)])
 
 
 def every(most: int, frames: int) -> slice:

@@ -1,14 +1,12 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cgfe.data.embedded import EMBEDDED
@@ -20,6 +18,7 @@ from cgfe.memory import machine_memory
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.reference import Reference
+from cgfe.reference.training_frames import rows_of
 from cgfe.simulation.evaluation import with_floor
 from cgfe.training.arrays import (
     stored_frames,
@@ -167,7 +166,7 @@ class CGFramesDataModule(L.LightningDataModule):
 
     def split_indices(self, part: str) -> list[Tensor]:
         """Return the frame indices of a split (`train`, `validation`, `test`), per system."""
-        return [torch.from_numpy(_indices(getattr(split, part))) for split in self.splits]
+        return [torch.from_numpy(rows_of(getattr(split, part))) for split in self.splits]
 
     def _loader(self, part: str, shuffle: bool = False, mixed: bool = False) -> FrameLoader:
         indices = self.split_indices(part)
@@ -204,7 +203,7 @@ class CGFramesDataModule(L.LightningDataModule):
             split = split_by_blocks(frames, self.block_ps, *self.shares, self.split_seed)
             reference = self._reference(frames, split, store)
             if store and streams:
-                stored_training(frames, reference, _indices(split.train), self.cache_dir)
+                stored_training(frames, reference, rows_of(split.train), self.cache_dir)
             loaded.append((frames, split, reference))
         return loaded
 
@@ -214,7 +213,7 @@ class CGFramesDataModule(L.LightningDataModule):
         if path.exists():
             return Reference.load(path)
         fitted = Reference.fit(frames, split.train, self.reference_config, key)
-        reference = with_floor(fitted, frames.trajectory_index[_indices(split.train)])
+        reference = with_floor(fitted, frames.trajectory_index[rows_of(split.train)])
         if store:
             make_folder(self.cache_dir)
             reference.save(path)
@@ -223,17 +222,12 @@ class CGFramesDataModule(L.LightningDataModule):
     def _system(
         self, frames: CGFrames, split: Split, reference: Reference, number: int, streams: bool
     ) -> System:
-        training = _indices(split.train)
+        training = rows_of(split.train)
         if not streams:
             return system_tensors(frames, reference, number, training)
         paths = stored_training(frames, reference, training, self.cache_dir)
         bead_types = torch.from_numpy(reference.system.bead_types)
         return StreamedSystem(paths, bead_types, number, len(self.paths))
-
-
-def _indices(segments: Sequence[slice]) -> NDArray[np.int64]:
-    """Return the frames (f,) of some segments."""
-    return np.concatenate([np.zeros(0, np.int64), *(np.arange(s.start, s.stop) for s in segments)])
 
 
 def _progress(trainer: Any) -> Callable[[], tuple[int, float]]:
