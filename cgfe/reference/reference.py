@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +153,7 @@ class Reference:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls.from_arrays(dict(file))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: not a readable reference file ({error}).") from None
 
 

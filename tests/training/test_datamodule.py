@@ -98,9 +98,11 @@ def test_reference_survives_its_file(data: CGFramesDataModule, tmp_path: Path) -
         np.testing.assert_array_equal(back.to_arrays()[key], value)
     assert back.floor == reference.floor
     assert back.fingerprint == reference.fingerprint
-    (tmp_path / "reference.npz").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="not a readable reference"):
-        Reference.load(tmp_path / "reference.npz")
+    whole = (tmp_path / "reference.npz").read_bytes()
+    for content in (b"nonsense", whole[:1000], b""):
+        (tmp_path / "reference.npz").write_bytes(content)
+        with pytest.raises(InputError, match="not a readable reference"):
+            Reference.load(tmp_path / "reference.npz")
 
 
 def test_cache_is_used_and_depends_on_the_settings(
