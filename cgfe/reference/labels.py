@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.analysis.free_energy import EnergyLabels, FreeEnergySurface, TICGrid
+from cgfe.analysis.energy_labels import EnergyLabels
+from cgfe.analysis.free_energy import FreeEnergySurface, TICGrid
 from cgfe.analysis.mean_energies import conditional_mean_targets, internal_entropy
 from cgfe.errors import InputError
 from cgfe.reference.arrays import part, under

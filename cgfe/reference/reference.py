@@ -14,10 +14,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.analysis.metrics import rmsd
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.files import replacing
+from cgfe.geometry import rmsd
 from cgfe.model.prior import PriorEnergy
 from cgfe.reference.arrays import ARRAYS_VERSION, in_parts, part, read_text, text_array, under
 from cgfe.reference.config import ReferenceConfig

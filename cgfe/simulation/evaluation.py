@@ -20,9 +20,9 @@ from cgfe.analysis.metrics import (
     independent_frames,
     kl_divergence,
     reference_floor,
-    rmsd,
     split_half_js,
 )
+from cgfe.geometry import rmsd
 from cgfe.kernels.fast_potential import accelerated
 from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.analysis.metrics import FOLDED_RMSD, rmsd
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.geometry import rmsd
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.reference import Reference
 from cgfe.reference.starts import Starts
