@@ -272,7 +272,7 @@ def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: boo
     ]
     if not fast:
         monkeypatch.setattr(module_file, "is_supported", lambda _: False)
-    field.on_train_epoch_start()
+    field.choose_grid()
     assert (field.intervals is not None) == fast
     optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
     losses = []
@@ -312,9 +312,8 @@ def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> N
     batch = system.batch(torch.arange(16))
     training_forces._grid.cache_clear()
     with mode():
-        field.eval().on_validation_epoch_start()
+        found = field.eval().energy_and_forces(batch)
         assert field.intervals is not None
-        found = field.energy_and_forces(batch)
     expected = field.network.energy_and_forces(batch)
     for one, other in zip(found, expected, strict=True):
         assert not one.requires_grad
