@@ -15,7 +15,8 @@ import torch
 
 from cgfe.data.frames import CGFrames
 from cgfe.simulation.results import FreeEnergyResult
-from cgfe.training.module import CGForceField, read_checkpoint
+from cgfe.training.checkpoints import read_checkpoint
+from cgfe.training.module import CGForceField
 
 SIZES = """
 seed_everything: 1
