@@ -214,12 +214,13 @@ class CGForceField(L.LightningModule):
             "network": asdict(self.network_config),
             "loss": self.loss.describe() if self.loss else {},
             "names": self.system_names,
-            "intervals": self.intervals,
             "references": [
                 {key: torch.as_tensor(value.copy()) for key, value in ref.to_arrays().items()}
                 for ref in self.references
             ],
         }
+        if self._grid_chosen:
+            checkpoint[CHECKPOINT_KEY]["intervals"] = self.intervals
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint belongs to this network and these frames.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -341,13 +340,3 @@ def test_devices_and_precisions_without_kernels_are_known() -> None:
     assert not is_supported(torch.zeros(1, dtype=torch.bfloat16))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not is_supported(torch.zeros(1))
-
-
-def test_checkpoint_keeps_the_grid(tmp_path: Path) -> None:
-    field, resumed = CGForceField(FIXED), CGForceField(FIXED)
-    field.intervals = 512
-    checkpoint: dict[str, Any] = {"epoch": 1, "global_step": 5}
-    field.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, tmp_path / "some.ckpt")
-    resumed.on_load_checkpoint(torch.load(tmp_path / "some.ckpt", weights_only=True))
-    assert resumed.intervals == 512
