@@ -15,12 +15,12 @@ from cgfe.data.file_format import open_frames
 from cgfe.data.frames import CGFrames
 from cgfe.data.mapped_arrays import Layout, array_path, mapped_arrays, write_arrays
 from cgfe.data.rounded_arrays import read_rows
-from cgfe.kernels.fast_potential import FastPotential
+from cgfe.kernels.fast_potential import accelerated
+from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference
 from cgfe.training.batches import SystemTensors
 
-PRIOR_BATCH = 4096
-FRAMES_AT_ONCE = 16 * PRIOR_BATCH
+FRAMES_AT_ONCE = 2**16
 LARGE = ("positions", "forces")
 SCALARS = {
     "prior_energy": np.float32,
@@ -106,19 +106,20 @@ def _slices(file: h5py.File) -> Iterator[dict[str, NDArray[Any]]]:
 
 def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tensor]]:
     """Yield what is derived from the frames, some of them at a time."""
-    prior = FastPotential(reference.prior, None, torch.from_numpy(reference.bead_types))
+    plain = Potential(reference.prior, None, torch.from_numpy(reference.bead_types))
+    prior = accelerated(plain, torch.from_numpy(reference.start_positions))
     weights = frames.weights if frames.weights is not None else np.ones(len(frames))
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         piece = slice(start, start + FRAMES_AT_ONCE)
         positions = torch.from_numpy(np.array(frames.positions[piece]))
-        parts = [prior.energy_and_forces(part) for part in positions.split(PRIOR_BATCH)]
+        energy, forces = prior.energy_and_forces(positions)
         tics = np.asarray(reference.tica.project(positions.numpy()), dtype=np.float64)
         bins = reference.target_grid.bin_index(tics)
         bins[np.isnan(reference.bin_energies)[bins]] = -1
         targets = np.append(reference.bin_energies, 0.0)[bins]  # -1, no target, is the 0 at the end
         yield {
-            "prior_energy": torch.cat([energy for energy, _ in parts]),
-            "prior_forces": torch.cat([forces for _, forces in parts]),
+            "prior_energy": energy,
+            "prior_forces": forces,
             "energy_label": torch.from_numpy(reference.labels.energies(tics)).float(),
             "weight": torch.from_numpy(weights[piece]).float(),
             "tic_bin": torch.from_numpy(bins).long(),

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
-from cgfe.kernels.native_training import is_supported
-from cgfe.kernels.training import TOLERANCE, energy_and_forces, sufficient_intervals
+from cgfe.kernels.accuracy import TOLERANCE
+from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.potential import Potential
-from cgfe.model.schnet import CGSchNet, CGSchNetConfig, common_types
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
 from cgfe.training.checkpoints import (
     CHECKPOINT_KEY,
@@ -133,7 +133,7 @@ class CGForceField(L.LightningModule):
             for ref in self.references
         ]
         before, self.intervals = self.intervals, None
-        if not is_supported(next(self.network.parameters())):
+        if not systems or not is_supported(next(self.network.parameters())):
             return
         self.intervals, error = sufficient_intervals(self.network, systems, before)
         if self.intervals is None:
@@ -153,12 +153,12 @@ class CGForceField(L.LightningModule):
 
         They can be differentiated in training mode alone.
         """
-        types = common_types(batch)
-        supported = types is not None and is_supported(batch.pos)
+        supported = is_supported(batch.pos)
         if supported and not self._grid_chosen:
             self.choose_grid()
-        if types is None or not supported or self.intervals is None:
+        if not supported or self.intervals is None:
             return self.network.energy_and_forces(batch)
+        types = bead_types_of(batch)
         with torch.set_grad_enabled(self.training):
             frames = batch.pos.view(-1, len(types), 3)
             energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
