@@ -109,7 +109,7 @@ class CGForceField(L.LightningModule):
     def potential(self, system: int = 0) -> Potential:
         """Return prior + network of one system, on this module's device."""
         reference = self.references[system]
-        bead_types = torch.from_numpy(reference.bead_types)
+        bead_types = torch.from_numpy(reference.system.bead_types)
         return Potential(reference.prior, self.network, bead_types).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
@@ -129,7 +129,7 @@ class CGForceField(L.LightningModule):
         """
         self._grid_chosen = True
         systems = [
-            (torch.from_numpy(ref.start_positions), torch.from_numpy(ref.bead_types))
+            (torch.from_numpy(ref.starts.positions), torch.from_numpy(ref.system.bead_types))
             for ref in self.references
         ]
         before, self.intervals = self.intervals, None
@@ -250,8 +250,8 @@ class CGForceField(L.LightningModule):
             ]
             raise InputError(f"the checkpoint holds another network: {'; '.join(changed)}.")
         references = references_of(content)
-        if [r.bead_types.tolist() for r in references] != [
-            r.bead_types.tolist() for r in self.references
+        if [r.system.bead_types.tolist() for r in references] != [
+            r.system.bead_types.tolist() for r in self.references
         ]:
             raise InputError(
                 f"the checkpoint belongs to {_describe(references)}, "
@@ -300,4 +300,5 @@ class CGForceField(L.LightningModule):
 
 
 def _describe(references: list[Reference]) -> str:
-    return ", ".join(f"{len(r.bead_types)} beads ({'-'.join(r.residue_names)})" for r in references)
+    names = [r.system.residue_names for r in references]
+    return ", ".join(f"{len(beads)} beads ({'-'.join(beads)})" for beads in names)

@@ -46,7 +46,7 @@ def judged_prior(
     if known is not None:
         rank_zero_debug(f"The prior alone was simulated before: {path}.")
         return known
-    bead_types = torch.from_numpy(reference.bead_types)
+    bead_types = torch.from_numpy(reference.system.bead_types)
     potential = Potential(reference.prior, None, bead_types).to(module.device)
     run = simulate_together(trainer, module, potential, system, config, "prior alone")
     judgement = judge(reference, run.positions, run.blown_up, config.burn_in)

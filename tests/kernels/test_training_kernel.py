@@ -5,7 +5,6 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -260,6 +259,14 @@ def data_of(frames: int, beads: int, system: int = 0) -> SystemTensors:
     )
 
 
+def reference_of(data: SystemTensors) -> SimpleNamespace:
+    """What choosing a grid needs of a reference."""
+    return SimpleNamespace(
+        starts=SimpleNamespace(positions=data.positions[1:].numpy()),
+        system=SimpleNamespace(bead_types=data.bead_types.numpy()),
+    )
+
+
 def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: bool) -> list[float]:
     """Return the losses of a few steps, by turns on each system."""
     torch.manual_seed(3)
@@ -267,8 +274,7 @@ def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: boo
     field.loss = WeightedLoss(field.loss_config, len(systems))
     monkeypatch.setattr(field, "log_dict", lambda *_, **__: None)
     field.references = [  # type: ignore[assignment]
-        SimpleNamespace(start_positions=x.positions[1:].numpy(), bead_types=x.bead_types.numpy())
-        for x in systems
+        reference_of(x) for x in systems
     ]
     if not fast:
         monkeypatch.setattr(module_file, "is_supported", lambda _: False)
@@ -306,9 +312,7 @@ def test_a_network_that_is_no_number_is_refused() -> None:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> None:
     field, system = CGForceField(FIXED), data_of(16, 6)
-    field.references = [  # type: ignore[list-item]
-        SimpleNamespace(start_positions=system.positions[1:].numpy(), bead_types=np.arange(6))
-    ]
+    field.references = [reference_of(system)]  # type: ignore[list-item]
     batch = system.batch(torch.arange(16))
     tables._grid.cache_clear()
     with mode():

@@ -13,7 +13,7 @@ from cgfe.kernels.training import sufficient_intervals
 from cgfe.model.schnet import CGSchNetConfig, Interaction
 from cgfe.training.losses import LossConfig, WeightedLoss
 from cgfe.training.module import CGForceField
-from tests.kernels.test_training_kernel import data_of
+from tests.kernels.test_training_kernel import data_of, reference_of
 
 SMALL = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=8)
 
@@ -25,9 +25,7 @@ def field(monkeypatch: pytest.MonkeyPatch) -> CGForceField:
     made.loss = WeightedLoss(made.loss_config)
     system = data_of(16, 6)
     made.references = [  # type: ignore[list-item]
-        SimpleNamespace(
-            start_positions=system.positions[1:].numpy(), bead_types=system.bead_types.numpy()
-        )
+        reference_of(system)
     ]
     monkeypatch.setattr(made, "log_dict", lambda *_, **__: None)
     return made

@@ -3,7 +3,7 @@
 import lightning as L
 
 from cgfe.files import replacing
-from cgfe.reference.reference import FIT_FRAMES, every
+from cgfe.reference.training_frames import FIT_FRAMES, every
 from cgfe.training.module import CGForceField
 from cgfe.training.runs import file_of_system
 
@@ -41,8 +41,8 @@ class SaveReferences(L.Callback):
             figure = plot_prior_fit(
                 reference.prior,
                 data.frames[system].positions[training[system].numpy()[shown]],
-                reference.temperature_kelvin,
-                reference.weights[shown],
+                reference.system.temperature_kelvin,
+                reference.surface.weights[shown],
             )
             path = file_of_system(
                 trainer.default_root_dir, "prior_fit.png", pl_module.system_names, system

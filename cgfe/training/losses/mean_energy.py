@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
@@ -65,7 +64,7 @@ class MeanEnergyMatching(LossTerm):
             If the frames are too few to know any.
         """
         for name, reference in zip(names, references, strict=True):
-            if np.isnan(reference.bin_energies).all():
+            if not reference.labels.knows_bins:
                 raise InputError(
                     f"{name}: no TIC bin holds enough frames to match mean energies; use fewer "
                     "reference.target_bins, more frames, or the labels of single frames."
