@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.analysis.free_energy import TICGrid
 from cgfe.errors import InputError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -55,7 +54,6 @@ def in_parts(arrays: Arrays) -> Arrays:
 _OF_VERSION_1 = {
     **dict.fromkeys(("bead_types", "masses", "bonds", "native_positions"), "system"),
     "temperature_kelvin": "system",
-    **dict.fromkeys(("tics", "weights", "rmsd"), "surface"),
     "bin_energies": "labels",
 }
 """The part that an array belongs to now; in version 1 it stood by itself."""
@@ -70,9 +68,9 @@ _PARTS_OF_VERSION_1 = {
 
 
 def _from_version_1(arrays: Arrays) -> Arrays:
-    residue_names, floor, fingerprint = read_text(arrays["texts"])
+    residue_names, _, fingerprint = read_text(arrays["texts"])
     found: dict[str, NDArray[Any]] = {
-        "texts": text_array([floor, fingerprint]),
+        "texts": text_array([fingerprint]),
         "system/residue_names": text_array(residue_names),
         "starts/positions": arrays["start_positions"],
     }
@@ -81,6 +79,4 @@ def _from_version_1(arrays: Arrays) -> Arrays:
             found[f"{owner}/{name}"] = arrays[name]
     for old, new in _PARTS_OF_VERSION_1.items():
         found |= under(new, part(old, arrays))
-    grid = TICGrid.from_arrays(part("grid", arrays))
-    probability, outside = grid.histogram(arrays["tics"], arrays["weights"])
-    return found | {"surface/probability": probability, "surface/outside": np.array(outside)}
+    return found

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 
-from cgfe import __version__
 from cgfe.data.frames import CGFrames
+from cgfe.data.splits import Split
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.training_frames import FRAMES_AT_ONCE
 
+MEANING = 3
+"""Raised whenever the same frames and settings give another Reference than before, so that the
+cache serves none that was derived in another way; not with each version of cgfe, so that
+checkpoints stay of use."""
 
-def fingerprint(frames: CGFrames, segments: Sequence[slice], config: ReferenceConfig) -> str:
+
+def fingerprint(frames: CGFrames, split: Split, config: ReferenceConfig) -> str:
     """Return a hash of all that a Reference is derived from, the cache's key."""
     digest = hashlib.sha256()
     for values in (
@@ -23,7 +27,7 @@ def fingerprint(frames: CGFrames, segments: Sequence[slice], config: ReferenceCo
         known = np.empty(0) if values is None else values
         for start in range(0, len(known), FRAMES_AT_ONCE):
             digest.update(np.ascontiguousarray(known[start : start + FRAMES_AT_ONCE]).tobytes())
-    facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, __version__]
-    cuts = [(s.start, s.stop) for s in segments]
+    facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, MEANING]
+    cuts = [[(s.start, s.stop) for s in part] for part in vars(split).values()]
     digest.update(json.dumps([facts, cuts, frames.residue_names]).encode())
     return digest.hexdigest()[:16]

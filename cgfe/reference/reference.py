@@ -4,8 +4,8 @@ Its parts are fitted one after the other, each by its own function; a checkpoint
 and a network needs no frames file to be simulated and judged.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.analysis.free_energy import TICGrid
 from cgfe.data.frames import CGFrames
+from cgfe.data.splits import Split
 from cgfe.errors import InputError
 from cgfe.files import replacing
 from cgfe.geometry import rmsd
@@ -25,7 +27,7 @@ from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.labels import Labels
 from cgfe.reference.projection import Projection, fit_tica
 from cgfe.reference.starts import Starts
-from cgfe.reference.surface import Surface
+from cgfe.reference.ensembles import Ensembles, ensemble_of, from_frames_of_version_1
 from cgfe.reference.system import BeadSystem
 from cgfe.reference.training_frames import TrainingFrames
 
@@ -42,37 +44,33 @@ class Reference:
         What the network's energy is added to.
     projection : Projection
         TICA and the grid.
-    surface : Surface
-        The sampled density on it.
+    ensembles : Ensembles
+        What was sampled, on the grid, by split and trajectory.
     labels : Labels
         Energies that the network may be trained on.
     starts : Starts
         Where simulations begin.
     fingerprint : str
         Hash of the frames and settings that all this was derived from.
-    floor : dict
-        How far halves of the training frames are apart, by metric, where evaluation has added
-        it (`cgfe.simulation.evaluation.with_floor`).
     """
 
     system: BeadSystem
     prior: PriorEnergy
     projection: Projection
-    surface: Surface
+    ensembles: Ensembles
     labels: Labels
     starts: Starts
     fingerprint: str
-    floor: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(
         cls,
         frames: CGFrames,
-        segments: Sequence[slice],
+        split: Split,
         config: ReferenceConfig,
         key: str | None = None,
     ) -> "Reference":
-        """Fit on the training segments of `frames` (contiguous pieces of trajectories).
+        """Fit on the training frames; of the others only the ensembles are kept.
 
         TICA sees unbiased segments only, since a bias changes the kinetics; the density sees
         all, by their weights. Positions may be mapped from disk: of more than `FIT_FRAMES`
@@ -82,7 +80,7 @@ class Reference:
         Parameters
         ----------
         frames : CGFrames
-        segments : sequence of slice
+        split : Split
         config : ReferenceConfig
         key : str, optional
             Their fingerprint, if it is known already.
@@ -92,29 +90,39 @@ class Reference:
         InputError
             If there is too little to fit TICA on (no segment longer than the lag).
         """
-        system, training = BeadSystem.of(frames), TrainingFrames(frames, segments)
+        system, training = BeadSystem.of(frames), TrainingFrames(frames, split.train)
         tica = fit_tica(training, config)
         native = system.native_positions
         near = [] if native is None else [partial(rmsd, reference=native)]
+        missing = [None] if native is None else []
         tics, *distance = training.read(tica.project, *near)
         weights, temperature = training.weights, system.temperature_kelvin
         projection = Projection.spanning(tica, tics, config)
+        train = ensemble_of(training, projection.grid, tics, *distance, *missing)
+        if train is None:
+            raise InputError(f"{frames.name}: no training frame has any weight.")
+        validation, test = (
+            ensemble_of(held_out, projection.grid, *held_out.read(tica.project, *near), *missing)
+            for held_out in (
+                TrainingFrames(frames, split.validation), TrainingFrames(frames, split.test)
+            )
+        )
         positions, chosen = training.evenly()
         return cls(
             system=system,
             prior=PriorEnergy.fit(positions, system.bonds, temperature, weights[chosen]),
             projection=projection,
-            surface=Surface.fit(projection.grid, tics, weights, *distance),
+            ensembles=Ensembles(train, validation, test, len(tics)),
             labels=Labels.fit(tics, weights, (positions, chosen), temperature, config),
             starts=Starts.fit(training, tics, config),
-            fingerprint=key or fingerprint(frames, segments, config),
+            fingerprint=key or fingerprint(frames, split, config),
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as plain arrays, for checkpoints and files."""
         arrays: dict[str, NDArray[Any]] = {
             "version": np.array(ARRAYS_VERSION),
-            "texts": text_array([self.floor, self.fingerprint]),
+            "texts": text_array([self.fingerprint]),
         }
         for name in _PARTS:
             arrays |= under(name, getattr(self, name).to_arrays())
@@ -129,12 +137,15 @@ class Reference:
         InputError
             If the arrays are of a newer version.
         """
-        arrays = in_parts(arrays)
-        floor, key = read_text(arrays["texts"])
+        named = in_parts(arrays)
+        if int(arrays["version"]) == 1:
+            grid = TICGrid.from_arrays(part("projection/grid", named))
+            named = {**named, **under("ensembles", from_frames_of_version_1(arrays, grid))}
+        (key,) = read_text(named["texts"])
         parts: dict[str, Any] = {
-            name: kind.from_arrays(part(name, arrays)) for name, kind in _PARTS.items()
+            name: kind.from_arrays(part(name, named)) for name, kind in _PARTS.items()
         }
-        return cls(**parts, fingerprint=key, floor=floor)
+        return cls(**parts, fingerprint=key)
 
     def save(self, path: str | Path) -> None:
         """Write the arrays as .npz (no objects in it)."""
@@ -161,7 +172,7 @@ _PARTS: dict[str, Any] = {
     "system": BeadSystem,
     "prior": PriorEnergy,
     "projection": Projection,
-    "surface": Surface,
+    "ensembles": Ensembles,
     "labels": Labels,
     "starts": Starts,
 }
