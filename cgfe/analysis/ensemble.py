@@ -14,12 +14,12 @@ from scipy.sparse import csr_matrix
 
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.errors import InputError
-from cgfe.geometry import FloatArray
 
 PROFILE_BINS = 800
 """Of each TIC's own histogram. A Wasserstein distance by it is off by a bin's width at most, an
 800th of the grid's range widened to twice its length, 1/400 of the grid's."""
 
+FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 

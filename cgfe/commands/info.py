@@ -117,7 +117,7 @@ def describe_checkpoint(path: Path) -> Iterator[Line]:
     for name, reference in zip(model.system_names, model.references, strict=True):
         yield "system", f"{name} ({'-'.join(reference.system.residue_names)})"
         yield "  temperature", f"{reference.system.temperature_kelvin:g} K"
-        yield "  training frames", len(reference.surface.tics)
+        yield "  training frames", reference.ensembles.frames
         tica = reference.projection.tica
         times = ", ".join(f"{t / 1000:.3g}" for t in tica.timescales_ps)
         yield "  TICA", f"lag {tica.lag_ps:g} ps, implied timescales {times} ns"

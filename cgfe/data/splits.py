@@ -141,8 +141,10 @@ def _blocks(
             and index[before[0].start] == index[block.start]
         )
         if follows and before is not None and before[1] == own:
-            joined = dealt[own].pop() if dealt[own] and dealt[own][-1].stop == block.start else block
-            dealt[own].append(slice(joined.start, block.stop))
+            # The one before it may have been all gap.
+            joins = bool(dealt[own]) and dealt[own][-1].stop == block.start
+            start = dealt[own].pop().start if joins else block.start
+            dealt[own].append(slice(start, block.stop))
         else:
             start = block.start + (gap if follows else 0)
             if start < block.stop:

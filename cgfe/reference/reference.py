@@ -23,11 +23,11 @@ from cgfe.geometry import rmsd
 from cgfe.model.prior import PriorEnergy
 from cgfe.reference.arrays import ARRAYS_VERSION, in_parts, part, read_text, text_array, under
 from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.ensembles import Ensembles, ensemble_of, from_frames_of_version_1
 from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.labels import Labels
 from cgfe.reference.projection import Projection, fit_tica
 from cgfe.reference.starts import Starts
-from cgfe.reference.ensembles import Ensembles, ensemble_of, from_frames_of_version_1
 from cgfe.reference.system import BeadSystem
 from cgfe.reference.training_frames import TrainingFrames
 
@@ -104,7 +104,8 @@ class Reference:
         validation, test = (
             ensemble_of(held_out, projection.grid, *held_out.read(tica.project, *near), *missing)
             for held_out in (
-                TrainingFrames(frames, split.validation), TrainingFrames(frames, split.test)
+                TrainingFrames(frames, split.validation),
+                TrainingFrames(frames, split.test),
             )
         )
         positions, chosen = training.evenly()

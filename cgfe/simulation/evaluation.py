@@ -13,18 +13,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cgfe.analysis.comparison import Comparison, compare_ensembles, mse_kt2
+from cgfe.analysis.ensemble import Ensemble
+from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
 from cgfe.analysis.metrics import (
-    EnsembleSample,
-    compare_counted,
-    free_energy_mse_kt2,
+    FOLDED_RMSD,
     independent_frames,
     kl_divergence,
-    reference_floor,
     split_half_js,
 )
 from cgfe.geometry import rmsd
 from cgfe.kernels.fast_potential import accelerated
 from cgfe.model.potential import Potential
+from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig, SimulationResult
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
@@ -35,16 +36,36 @@ MINIMUM_SEPARATION_BINS = 4
 
 @dataclass(frozen=True)
 class Judgement:
-    """Metrics of one simulation and what the report draws of it."""
+    """Figures of one simulation and what the report draws of it.
 
-    metrics: dict[str, float]
+    Attributes
+    ----------
+    comparison : Comparison
+        Metrics (`blown_up` and `split_half_js` too), intervals, floor.
+    part : str
+        What it was compared with: training, validation or test frames.
+    density : array (n1, n2)
+    tics : array (F, 2)
+    positions : array (F, N, 3)
+        Frames after burn-in of the replicas that stayed whole.
+    independent_frames : float
+        Effective sample size of the simulation.
+    equilibrium : Equilibrium or None
+        None where no replica stayed whole, or there is one frame.
+    """
+
+    comparison: Comparison
+    part: Part
     density: NDArray[np.float64]
-    """(n1, n2)"""
-    sample: EnsembleSample
+    tics: NDArray[np.float64]
     positions: NDArray[np.float32]
-    """(F, N, 3), frames after burn-in of the replicas that stayed whole"""
     independent_frames: float
-    """Effective sample size of the simulation"""
+    equilibrium: Equilibrium | None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures by name."""
+        return self.comparison.metrics
 
 
 def simulate(
@@ -74,79 +95,86 @@ def simulate(
     return simulation.run(starts, config.steps, config.save_interval, progress)
 
 
-def with_floor(reference: Reference, trajectory_index: NDArray[np.integer]) -> Reference:
-    """Return the reference with the metrics between halves of its own frames.
-
-    Parameters
-    ----------
-    reference : Reference
-    trajectory_index : array (F,)
-        Of the training frames, which alone tells which of them go together.
-    """
-    floor = reference_floor(
-        reference_sample(reference), trajectory_index, reference.projection.grid
-    )
-    return replace(reference, floor=floor)
-
-
-def reference_sample(reference: Reference) -> EnsembleSample:
-    """Return the training frames as metrics see them."""
-    surface = reference.surface
-    return EnsembleSample(surface.tics, surface.weights, surface.rmsd)
-
-
-def model_sample(reference: Reference, positions: NDArray[np.floating]) -> EnsembleSample:
-    """Return simulated positions (F, N, 3) in Å as metrics see them."""
-    native = reference.system.native_positions
-    distance = None if native is None else rmsd(positions, native)
-    return EnsembleSample(reference.projection.tica.project(positions), None, distance)
-
-
 def judge(
     reference: Reference,
     positions: NDArray[np.float32],
     blown_up: NDArray[np.bool_],
     burn_in: float,
+    part: Part = "validation",
+    seed: int = 0,
 ) -> Judgement:
-    """Compare simulated positions (frames, replicas, N, 3) with the reference.
+    """Compare simulated positions with what was sampled.
 
-    Replicas that blew up are left out of the density and counted in `blown_up`.
+    Parameters
+    ----------
+    reference : Reference
+    positions : array (frames, replicas, N, 3)
+        Å. Replicas that blew up are left out of the density and counted in `blown_up`.
+    blown_up : bool array (replicas,)
+    burn_in : float
+        Share of the frames, from the first one on, that is left out.
+    part : "train", "validation" or "test"
+        The sampled frames to compare with; training frames where there are no such ones.
+    seed : int
+        Of the bootstrap over replicas.
     """
+    part, sampled = reference.ensembles.best_for(part)
     kept = positions[int(burn_in * len(positions)) :, ~blown_up]
     if kept.size == 0:
-        return _nothing(reference, positions.shape[2:])
-    frames = kept.reshape(-1, *positions.shape[2:])
-    sample = model_sample(reference, frames)
-    grid, surface = reference.projection.grid, reference.surface
-    density, outside = grid.histogram(sample.tics)
-    metrics = compare_counted(
-        reference_sample(reference),
-        sample,
-        (surface.probability, surface.outside),
-        (density, outside),
+        return _nothing(sampled, part, positions.shape[2:])
+    frames, replicas = kept.shape[:2]
+    flat = kept.reshape(-1, *positions.shape[2:])
+    native = reference.system.native_positions
+    tics = reference.projection.tica.project(flat)
+    folded = None if native is None else rmsd(flat, native) <= FOLDED_RMSD
+    replica = np.tile(np.arange(replicas), frames)
+
+    def ensemble(chosen: slice) -> Ensemble:
+        own = None if folded is None else folded[chosen]
+        return Ensemble.from_samples(sampled.grid, tics[chosen], replica[chosen], None, own)
+
+    model = ensemble(slice(None))
+    found = compare_ensembles(sampled, model, seed)
+    in_time = tics.reshape(frames, replicas, -1)
+    extra = {
+        "blown_up": float(blown_up.mean()),
+        "split_half_js": split_half_js(in_time, model.grid),
+    }
+    independent = independent_frames(in_time) if frames > 3 else float("nan")
+    middle = frames // 2 * replicas
+    settled = None
+    if middle:
+        halves = (ensemble(slice(0, middle)), ensemble(slice(middle, None)))
+        js, floor = found.metrics["js"], found.floor_high["js"]
+        settled = check_equilibrium(sampled, halves, js, floor, independent / replicas, seed)
+    metrics = found.metrics | extra
+    return Judgement(
+        replace(found, metrics=metrics), part, model.probability, tics, flat, independent, settled
     )
-    tics = sample.tics.reshape(*kept.shape[:2], -1)
-    metrics["blown_up"] = float(blown_up.mean())
-    metrics["split_half_js"] = split_half_js(tics, grid)
-    independent = independent_frames(tics) if len(tics) > 3 else float("nan")
-    return Judgement(metrics, density, sample, frames, independent)
 
 
-def _nothing(reference: Reference, bead_shape: tuple[int, ...]) -> Judgement:
+def _nothing(sampled: Ensemble, part: Part, bead_shape: tuple[int, ...]) -> Judgement:
     """Return the judgement of a model of which no replica stayed whole: the worst there is."""
-    probability = reference.surface.probability
-    density = np.zeros_like(probability)
+    probability = sampled.probability
+    nowhere = np.zeros(probability.size)
     metrics = {
         "js": float(np.log(2)),
-        "kl_reference_model": kl_divergence(np.append(probability, 0), np.append(density, 1)),
-        "mse_kt2": free_energy_mse_kt2(probability, density),
+        "kl_reference_model": kl_divergence(np.append(probability, 0), np.append(nowhere, 1)),
+        "mse_kt2": float(mse_kt2(probability.ravel(), nowhere)),
         **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt", "split_half_js"), float("nan")),
         "coverage": 0.0,
         "outside": 1.0,
         "blown_up": 1.0,
     }
-    sample = EnsembleSample(np.zeros((0, 2)), None, None)
-    return Judgement(metrics, density, sample, np.zeros((0, *bead_shape), np.float32), 0.0)
+    return Judgement(
+        Comparison(metrics, {}, {}, {}, {}),
+        part,
+        np.zeros_like(probability),
+        np.zeros((0, 2)),
+        np.zeros((0, *bead_shape), np.float32),
+        0.0,
+        None,
+    )
 
 
 def free_energy_result(
@@ -157,38 +185,53 @@ def free_energy_result(
     simulation: dict[str, Any],
 ) -> FreeEnergyResult:
     """Gather what the report needs of a judgement."""
-    minima, positions = surface_minima(reference), reference.starts.positions
-    tica, floor = reference.projection.tica, reference.floor
-    starts = tica.project(positions)
+    _, sampled = reference.ensembles.best_for(judgement.part)
+    probability = sampled.probability
+    minima, positions = surface_minima(sampled), reference.starts.positions
+    tica, settled = reference.projection.tica, judgement.equilibrium
+    found = judgement.comparison
     return FreeEnergyResult(
         system=system,
-        metrics=judgement.metrics,
-        # The halves of a reference do not blow up, and their own JS is the floor's.
-        floor=floor and floor | {"blown_up": 0.0, "split_half_js": floor["js"]},
+        metrics=found.metrics,
+        intervals=found.intervals,
+        floor=found.floor,
+        floor_high=found.floor_high,
+        compared_with=judgement.part,
         prior=prior.metrics if prior else {},
         simulation=simulation
         | {
             "independent_frames": judgement.independent_frames,
             "reference_timescale_ps": float(tica.timescales_ps[0]),
         },
-        edges=reference.projection.grid.edges,
-        reference=reference.surface.probability,
+        equilibrium={}
+        if settled is None
+        else {
+            "reached": settled.reached,
+            "js_change": settled.change.value,
+            "js_change_low": settled.change.low,
+            "js_change_high": settled.change.high,
+            "correlation_times": settled.times,
+            "longer": settled.longer,
+        },
+        edges=sampled.grid.edges,
+        reference=probability,
         model=judgement.density,
         prior_density=prior.density if prior else None,
+        js_resampled=found.resampled.get("js", np.zeros(0)),
         residue_names=reference.system.residue_names,
         structure_tics=minima,
-        reference_structures=_nearest(minima, reference, starts, positions),
-        model_structures=_nearest(minima, reference, judgement.sample.tics, judgement.positions),
+        reference_structures=_nearest(minima, reference, tica.project(positions), positions),
+        model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
     )
 
 
-def surface_minima(reference: Reference) -> NDArray[np.float64]:
-    """Return TIC positions (S, 2) of the deepest separate minima of the reference surface."""
-    smooth = ndimage.gaussian_filter(reference.surface.probability, 1.0)
+def surface_minima(sampled: Ensemble) -> NDArray[np.float64]:
+    """Return TIC positions (S, 2) of the deepest separate minima of a sampled surface."""
+    smooth = ndimage.gaussian_filter(sampled.probability, 1.0)
     size = 2 * MINIMUM_SEPARATION_BINS + 1
     peaks = np.argwhere((smooth == ndimage.maximum_filter(smooth, size)) & (smooth > 0))
     order = np.argsort(-smooth[tuple(peaks.T)])[:MAX_STRUCTURES]
-    first, second = reference.projection.grid.centres
+    first, second = sampled.grid.centres
     return np.stack([first[peaks[order, 0]], second[peaks[order, 1]]], axis=1)
 
 

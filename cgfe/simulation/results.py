@@ -28,9 +28,18 @@ class FreeEnergyResult:
     metrics : dict
         js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt, coverage, outside,
         blown_up, split_half_js.
-    floor, prior : dict
-        The same keys between two halves of the reference and for the prior alone (empty where
-        it was not simulated).
+    intervals : dict
+        (low, high) of each metric, 95 %, over trajectories of the reference and replicas.
+    floor, floor_high : dict
+        What a perfect model would score, in mean and with 95 % at most: js, w1_tic1, w1_tic2,
+        delta_f_kt (`cgfe.analysis.comparison`).
+    compared_with : str
+        The frames that it was compared with: train, validation or test.
+    prior : dict
+        The metrics of the prior alone; empty where it was not simulated.
+    equilibrium : dict
+        `cgfe.analysis.equilibrium`: reached (yes, no, unknown), js_change with its ends,
+        correlation_times, longer; empty where it is not known.
     simulation : dict
         replicas, steps, seconds, replica_steps_per_second, kinetic_temperature_kelvin, seed,
         device, epoch, step.
@@ -41,19 +50,27 @@ class FreeEnergyResult:
     reference_structures, model_structures : array (S, N, 3)
         Frames nearest to the S deepest separate minima of the reference surface, in each
         ensemble; model frames are NaN where the model has none near.
+    js_resampled : array (R,)
+        JS of bootstrap samples of reference and replicas; sample r of the reference is the same
+        for every model, so that its error cancels in differences.
     structure_tics : array (S, 2)
         Where those minima lie.
     """
 
     system: str
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     floor: dict[str, float]
+    floor_high: dict[str, float]
+    compared_with: str
     prior: dict[str, float]
     simulation: dict[str, Any]
+    equilibrium: dict[str, Any]
     edges: tuple[NDArray[np.float64], NDArray[np.float64]]
     reference: NDArray[np.float64]
     model: NDArray[np.float64]
-    prior_density: NDArray[np.float64] | None
+    prior_density: NDArray[np.float64] | None = None
+    js_resampled: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     residue_names: tuple[str, ...] = ()
     structure_tics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     reference_structures: NDArray[np.float32] = field(
@@ -68,7 +85,11 @@ class FreeEnergyResult:
         content = {
             "system": self.system,
             **self.metrics,
+            "compared_with": self.compared_with,
+            "intervals": self.intervals,
             "floor": self.floor,
+            "floor_high": self.floor_high,
+            "equilibrium": self.equilibrium,
             "prior": self.prior,
             "simulation": self.simulation,
             "residue_names": self.residue_names,
@@ -102,13 +123,18 @@ class FreeEnergyResult:
             raise InputError(f"{path}: no readable free-energy result ({error}).") from None
         return cls(
             system=content.pop("system"),
-            floor=content.pop("floor"),
+            # An older file compared halves of the training frames, which is no floor.
+            floor=content.pop("floor") if "floor_high" in content else {},
+            intervals={k: tuple(v) for k, v in content.pop("intervals", {}).items()},
+            floor_high=content.pop("floor_high", {}),
+            compared_with=content.pop("compared_with", "train"),
+            equilibrium=content.pop("equilibrium", {}),
             prior=content.pop("prior"),
             simulation=content.pop("simulation"),
             residue_names=tuple(content.pop("residue_names")),
-            metrics=content,
+            metrics={k: v for k, v in content.items() if k != "floor"},
             edges=(arrays["edges_1"], arrays["edges_2"]),
-            **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
+            **{name: arrays[name] for name in _ARRAYS if name in arrays},  # type: ignore[arg-type]
         )
 
 
@@ -155,6 +181,7 @@ _ARRAYS = (
     "reference",
     "model",
     "prior_density",
+    "js_resampled",
     "structure_tics",
     "reference_structures",
     "model_structures",
@@ -164,6 +191,8 @@ _ARRAYS = (
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -172,4 +201,6 @@ def _without_nan(value: Any) -> Any:
 def _with_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
     return math.nan if value is None else value

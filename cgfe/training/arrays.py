@@ -40,9 +40,7 @@ def training_bytes(path: Path) -> int:
     return int(np.prod(shape)) * 4 * arrays + int(np.prod(shape[:1])) * scalars
 
 
-def system_tensors(
-    frames: CGFrames, reference: Reference, number: int, training: NDArray[np.int64]
-) -> SystemTensors:
+def system_tensors(frames: CGFrames, reference: Reference, number: int) -> SystemTensors:
     """Return the training tensors of one system in memory.
 
     Parameters
@@ -51,10 +49,8 @@ def system_tensors(
     reference : Reference
     number : int
         Of the system in the data module.
-    training : int array (f,)
-        The frames that the reference was fitted to, whose TICs it holds.
     """
-    parts = list(_computed(frames, reference, training))
+    parts = list(_computed(frames, reference))
     return SystemTensors(
         **{name: torch.cat([part[name] for part in parts]) for name in parts[0]},  # type: ignore[arg-type]
         positions=torch.from_numpy(frames.positions),
@@ -82,13 +78,11 @@ def stored_frames(path: Path, cache: Path) -> CGFrames:
     return CGFrames.load(path, mapped)
 
 
-def stored_training(
-    frames: CGFrames, reference: Reference, training: NDArray[np.int64], cache: Path
-) -> dict[str, Path]:
+def stored_training(frames: CGFrames, reference: Reference, cache: Path) -> dict[str, Path]:
     """Return the .npy files of the training tensors of frames that are mapped from disk.
 
     Those that `stored_frames` did not write are computed first, unless they are there for the
-    same frames and reference. `training` (f,) are the frames that the reference was fitted to.
+    same frames and reference.
     """
     folder = cache / f"training-{reference.fingerprint}"
     layout: Layout = {
@@ -96,7 +90,7 @@ def stored_training(
         **{name: ((len(frames),), dtype) for name, dtype in SCALARS.items()},
     }
     if mapped_arrays(folder, layout) is None:
-        computed = _computed(frames, reference, training)
+        computed = _computed(frames, reference)
         pieces = ({k: v.numpy() for k, v in x.items()} for x in computed)
         write_arrays(folder, layout, pieces, f"prior and labels of {Path(frames.name).name}")
     copies = [name for name in LARGE if getattr(frames, name) is not None]
@@ -119,22 +113,16 @@ def _slices(file: h5py.File) -> Iterator[dict[str, NDArray[Any]]]:
         yield {name: read_rows(x, slice(start, start + step)) for name, x in datasets.items()}
 
 
-def _computed(
-    frames: CGFrames, reference: Reference, training: NDArray[np.int64]
-) -> Iterator[dict[str, Tensor]]:
+def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tensor]]:
     """Yield what is derived from the frames, some of them at a time."""
     plain = Potential(reference.prior, None, torch.from_numpy(reference.system.bead_types))
     prior = accelerated(plain, torch.from_numpy(reference.starts.positions))
     weights = frames.weights if frames.weights is not None else np.ones(len(frames))
-    tics = np.full((len(frames), 2), np.nan)
-    tics[training] = reference.surface.tics
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         piece = slice(start, start + FRAMES_AT_ONCE)
         positions = torch.from_numpy(np.array(frames.positions[piece]))
         energy, forces = prior.energy_and_forces(positions)
-        own = tics[piece]
-        missing = np.isnan(own[:, 0])
-        own[missing] = reference.projection.tica.project(positions.numpy()[missing])
+        own = reference.projection.tica.project(positions.numpy())
         bins, targets = reference.labels.bin_targets(own)
         yield {
             "prior_energy": energy,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cgfe.data.embedded import EMBEDDED
 from cgfe.data.frames import CGFrames
-from cgfe.data.splits import Split, split_by_blocks
+from cgfe.data.splits import Split, SplitConfig, split_frames
 from cgfe.errors import InputError
 from cgfe.files import cache_folder, make_folder
 from cgfe.memory import machine_memory
@@ -19,7 +19,6 @@ from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.reference import Reference
 from cgfe.reference.training_frames import rows_of
-from cgfe.simulation.evaluation import with_floor
 from cgfe.training.arrays import (
     stored_frames,
     stored_training,
@@ -45,13 +44,17 @@ class CGFramesDataModule(L.LightningDataModule):
     reference : ReferenceConfig
         TICA, grid and labels, fitted once on the training split.
     block_ps : float
-        Length of the blocks of trajectory that are dealt out to the splits.
+        Length of the blocks of trajectory that are dealt out to the splits, where a file has
+        fewer than 12 trajectories; of more, whole ones are dealt out.
+    gap_ps : float, optional
+        Left out of a block where the one before it is of another split; by default half of
+        block_ps. Blocks are only independent if it is several of the slowest timescales.
     validation_share, test_share : float
-        Shares of the blocks.
+        Shares of the trajectories, or of the blocks.
     stride : int
         Serve every stride-th frame for training (the reference is fitted on all).
     split_seed : int
-        Which blocks go to which split.
+        Which trajectories or blocks go to which split.
     order_seed : int, optional
         Order of the training frames; the command line takes seed_everything by default.
     cache_dir : str, optional
@@ -70,6 +73,7 @@ class CGFramesDataModule(L.LightningDataModule):
         batch_size: int = 512,
         reference: ReferenceConfig = ReferenceConfig(),  # noqa: B008 (never changed)
         block_ps: float = 200.0,
+        gap_ps: float | None = None,
         validation_share: float = 0.15,
         test_share: float = 0.1,
         stride: int = 1,
@@ -95,10 +99,11 @@ class CGFramesDataModule(L.LightningDataModule):
             raise InputError(f"data.frames has files of one name ({', '.join(self.names)}).")
         reference.check()
         self.reference_config = reference
-        self.block_ps = block_ps
-        self.shares = (validation_share, test_share)
+        gap = 0.5 * block_ps if gap_ps is None else gap_ps
+        if not gap >= 0:
+            raise InputError(f"data.gap_ps is {gap}, expected 0 or more.")
+        self.split_config = SplitConfig(validation_share, test_share, block_ps, gap, split_seed)
         self.stride = stride
-        self.split_seed = split_seed
         self.order_seed = order_seed or 0
         self.cache_dir = Path(cache_dir) if cache_dir else cache_folder()
         self.memory_gb = memory_gb
@@ -128,7 +133,7 @@ class CGFramesDataModule(L.LightningDataModule):
             self.frames.append(frames)
             self.splits.append(split)
             self.references.append(reference)
-            self.systems.append(self._system(frames, split, reference, number, streams))
+            self.systems.append(self._system(frames, reference, number, streams))
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
@@ -200,32 +205,28 @@ class CGFramesDataModule(L.LightningDataModule):
         streams = self.streams()
         for path in self.paths:
             frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
-            split = split_by_blocks(frames, self.block_ps, *self.shares, self.split_seed)
+            split = split_frames(frames, self.split_config)
             reference = self._reference(frames, split, store)
             if store and streams:
-                stored_training(frames, reference, rows_of(split.train), self.cache_dir)
+                stored_training(frames, reference, self.cache_dir)
             loaded.append((frames, split, reference))
         return loaded
 
     def _reference(self, frames: CGFrames, split: Split, store: bool) -> Reference:
-        key = fingerprint(frames, split.train, self.reference_config)
+        key = fingerprint(frames, split, self.reference_config)
         path = self.cache_dir / f"reference-{key}.npz"
         if path.exists():
             return Reference.load(path)
-        fitted = Reference.fit(frames, split.train, self.reference_config, key)
-        reference = with_floor(fitted, frames.trajectory_index[rows_of(split.train)])
+        reference = Reference.fit(frames, split, self.reference_config, key)
         if store:
             make_folder(self.cache_dir)
             reference.save(path)
         return reference
 
-    def _system(
-        self, frames: CGFrames, split: Split, reference: Reference, number: int, streams: bool
-    ) -> System:
-        training = rows_of(split.train)
+    def _system(self, frames: CGFrames, reference: Reference, number: int, streams: bool) -> System:
         if not streams:
-            return system_tensors(frames, reference, number, training)
-        paths = stored_training(frames, reference, training, self.cache_dir)
+            return system_tensors(frames, reference, number)
+        paths = stored_training(frames, reference, self.cache_dir)
         bead_types = torch.from_numpy(reference.system.bead_types)
         return StreamedSystem(paths, bead_types, number, len(self.paths))
 

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_debug
 
 from cgfe.errors import InputError
 from cgfe.model.potential import Potential
+from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import judge
 from cgfe.simulation.langevin import SimulationConfig
@@ -24,7 +25,12 @@ from cgfe.training.replicas import simulate_together
 
 
 def judged_prior(
-    trainer: L.Trainer, module: CGForceField, system: int, config: SimulationConfig, folder: Path
+    trainer: L.Trainer,
+    module: CGForceField,
+    system: int,
+    config: SimulationConfig,
+    folder: Path,
+    part: Part = "validation",
 ) -> PriorResult:
     """Return what the prior alone scores, simulated if `folder` does not hold it yet.
 
@@ -35,9 +41,11 @@ def judged_prior(
     config : SimulationConfig
     folder : Path
         The cache.
+    part : str
+        The sampled frames to compare with.
     """
     reference = module.references[system]
-    path = folder / f"prior-{_key(trainer, module, reference, config)}.npz"
+    path = folder / f"prior-{_key(trainer, module, reference, config, part)}.npz"
     known: PriorResult | None = None
     if trainer.is_global_zero:
         known = _known(path)
@@ -49,7 +57,7 @@ def judged_prior(
     bead_types = torch.from_numpy(reference.system.bead_types)
     potential = Potential(reference.prior, None, bead_types).to(module.device)
     run = simulate_together(trainer, module, potential, system, config, "prior alone")
-    judgement = judge(reference, run.positions, run.blown_up, config.burn_in)
+    judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part)
     found = PriorResult(judgement.metrics, judgement.density)
     if trainer.is_global_zero:
         found.save(path)
@@ -64,12 +72,16 @@ def _known(path: Path) -> PriorResult | None:
 
 
 def _key(
-    trainer: L.Trainer, module: CGForceField, reference: Reference, config: SimulationConfig
+    trainer: L.Trainer,
+    module: CGForceField,
+    reference: Reference,
+    config: SimulationConfig,
+    part: Part,
 ) -> str:
     """Return a hash of all that a prior's trajectories depend on.
 
     The reference's fingerprint holds cgfe's version; another kind of device, or number of
     processes, has other random numbers.
     """
-    facts = [reference.fingerprint, asdict(config), trainer.world_size, module.device.type]
+    facts = [reference.fingerprint, asdict(config), trainer.world_size, module.device.type, part]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

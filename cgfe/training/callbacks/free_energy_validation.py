@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 
+from cgfe.reference.ensembles import Part
 from cgfe.simulation.evaluation import free_energy_result, judge
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
@@ -58,27 +59,38 @@ class FreeEnergyValidation(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate the priors alone: what the network must beat."""
         if self.every_n_epochs > 0:
-            self._judge_priors(trainer, pl_module)
+            self._judge_priors(trainer, pl_module, "validation")
         self._last_end = time.monotonic()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Simulate, compare, log, and write results and figures into the run's folder."""
+        """Simulate and compare with the validation frames."""
         epoch = trainer.current_epoch + 1
         due = self.every_n_epochs > 0 and (
             epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         )
         fitting = trainer.state.fn == "fit"
-        if trainer.sanity_checking or (fitting and not due):
-            return
+        if not (trainer.sanity_checking or (fitting and not due)):
+            self._judge(trainer, pl_module, "validation")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Simulate and compare with the test frames, unless simulations are switched off."""
+        if self.every_n_epochs > 0:
+            self._judge(trainer, pl_module, "test")
+
+    def _judge(self, trainer: L.Trainer, pl_module: L.LightningModule, part: Part) -> None:
+        """Log, and write results and figures into the run's folder."""
         assert isinstance(pl_module, CGForceField)
         if not self.priors:
-            self._judge_priors(trainer, pl_module)
+            self._judge_priors(trainer, pl_module, part)
         started = time.monotonic()
         self.results = []
+        seed = self.config.seed or 0
         for system, reference in enumerate(pl_module.references):
             potential = pl_module.potential(system)
             run = simulate_together(trainer, pl_module, potential, system, self.config, "model")
-            judgement = judge(reference, run.positions, run.blown_up, self.config.burn_in)
+            judgement = judge(
+                reference, run.positions, run.blown_up, self.config.burn_in, part, seed
+            )
             result = free_energy_result(
                 pl_module.system_names[system],
                 reference,
@@ -102,11 +114,11 @@ class FreeEnergyValidation(L.Callback):
         pl_module.log("free_energy/share_of_time", (now - started) / (now - self._last_end))
         self._last_end = now
 
-    def _judge_priors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _judge_priors(self, trainer: L.Trainer, pl_module: L.LightningModule, part: Part) -> None:
         assert isinstance(pl_module, CGForceField)
         folder: Path = trainer.datamodule.cache_dir  # type: ignore[attr-defined]
         self.priors = [
-            judged_prior(trainer, pl_module, system, self.config, folder)
+            judged_prior(trainer, pl_module, system, self.config, folder, part)
             if self.compare_prior
             else None
             for system in range(len(pl_module.references))

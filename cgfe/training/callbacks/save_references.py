@@ -37,12 +37,13 @@ class SaveReferences(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         training = data.split_indices("train")
         for system, reference in enumerate(pl_module.references):
-            shown = every(FIT_FRAMES, len(training[system]))
+            rows = training[system].numpy()[every(FIT_FRAMES, len(training[system]))]
+            weights = data.frames[system].weights
             figure = plot_prior_fit(
                 reference.prior,
-                data.frames[system].positions[training[system].numpy()[shown]],
+                data.frames[system].positions[rows],
                 reference.system.temperature_kelvin,
-                reference.surface.weights[shown],
+                None if weights is None else weights[rows],
             )
             path = file_of_system(
                 trainer.default_root_dir, "prior_fit.png", pl_module.system_names, system
