@@ -43,8 +43,10 @@ class CGFramesDataModule(L.LightningDataModule):
         TICA, grid and labels, fitted once on the training split.
     block_ps : float
         Length of the blocks of trajectory that are dealt out to the splits.
-    validation_share, test_share : float
-        Shares of the blocks.
+    validation_share : float
+        Share of the blocks, unless the file names its validation trajectories.
+    test_share : float
+        Share of the blocks, unless the file names its test trajectories.
     stride : int
         Serve every stride-th frame for training (the reference is fitted on all).
     split_seed : int

@@ -1,0 +1,81 @@
+"""What the site is made of: generated options, links, and nothing from other servers."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from blocks import ROOT, pages
+
+from cgfe.cli import COMMANDS
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def filled(hooks: ModuleType) -> dict[str, str]:
+    folder = ROOT / "docs" / "reference"
+    return {path.stem: hooks.on_page_markdown(path.read_text()) for path in folder.glob("*.md")}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    assert set(pages()) >= set((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    # What a page takes in is linked from where it is taken in, too.
+    targets = [name for name in LINK.findall(page.read_text()) if "://" not in name]
+    missing = [name for name in targets if not (page.parent / name).exists()]
+    assert not missing
+
+
+def test_every_command_and_its_options_are_told(hooks: ModuleType, filled: dict[str, str]) -> None:
+    text = filled["commands"]
+    for name in COMMANDS:
+        assert re.search(rf"^## cgfe {name}$|`{name}`", text, re.MULTILINE), name
+    for option in ("--force-map", "--ckpt_path", "--against", "--frame-interval", "--quiet"):
+        assert option in text
+
+
+def test_every_key_of_a_run_is_told_with_its_meaning(filled: dict[str, str]) -> None:
+    rows = [row.split(" | ") for row in filled["configuration"].splitlines() if "| `" in row]
+    names = {row[0].strip("| `") for row in rows}
+    assert {"data.frames", "run_dir", "model.network.cutoff", "trainer.max_epochs"} <= names
+    assert {"free_energy.simulation.steps", "checkpoint.monitor"} <= names
+    own = [row for row in rows if row[0].startswith(("| `data", "| `model", "| `free_energy"))]
+    assert [row[0] for row in own if not row[-1].strip(" |")] == []
+
+
+def test_every_key_of_the_sampler_is_told_with_its_meaning(filled: dict[str, str]) -> None:
+    rows = [row.split(" | ") for row in filled["sampler"].splitlines() if "| `" in row]
+    assert len(rows) > 40
+    assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+
+
+def test_what_a_browser_would_load_from_elsewhere_is_found(hooks: ModuleType) -> None:
+    here = (
+        '<script src="../assets/a.js"></script><img alt="x" src="data:image/png;base64,AA">'
+        '<a href="https://arxiv.org/abs/2509.14600">paper</a><style>a{b:url(c.png)}</style>'
+        '<link rel="canonical" href="https://example.org/">'
+    )
+    assert hooks.from_elsewhere(here) == []
+    for text in (
+        '<script async src="https://cdn.example.org/a.js">',
+        '<link rel="stylesheet" href="//fonts.example.org/css">',
+        "<style>@font-face{src: url('https://fonts.example.org/a.woff2')}</style>",
+        '@import "https://example.org/a.css";',
+        '<img src="http://example.org/badge.svg">',
+    ):
+        assert len(hooks.from_elsewhere(text)) == 1, text
