@@ -1,8 +1,8 @@
-"""What mkdocs does beside its own work: options as the parsers know them, and nothing from elsewhere.
+"""What mkdocs does beside its own work: options from the parsers, and nothing from elsewhere.
 
-A page's line `<!-- generated: NAME ARGUMENT -->` becomes what `GENERATED[NAME](ARGUMENT)` returns, so
-that options and keys are those of the code. A site that would load a script, style, font or picture
-from another server is refused.
+A page's line `<!-- generated: NAME ARGUMENT -->` becomes what `GENERATED[NAME](ARGUMENT)` returns,
+so that options and keys are those of the code. A site that would load a script, style, font or
+picture from another server is refused.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ def keys_of(group: str) -> str:
 
 
 def sampler_keys(place: str) -> str:
-    """Return a table of the fields of a sampler's dataclass, `module.Class` within cgfe.all_atom."""
+    """Return a table of the fields of a dataclass, `module.Class` within cgfe.all_atom."""
     module, _, name = place.rpartition(".")
     settings = getattr(import_module(f"cgfe.all_atom.{module}"), name)
     told = {entry.arg_name: entry.description or "" for entry in parse_from_object(settings).params}

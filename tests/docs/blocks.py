@@ -2,8 +2,8 @@
 
 What is run is what the page says, with smaller sizes behind it (`SMALLER`): every command of cgfe
 takes the last value of an option that is given twice. A block below `<!-- not run: reason -->` is
-one that only a reader can run; its lines of cgfe are still parsed, so that no option in it is stale.
-A block with a title is a file of that name, which later commands read.
+one that only a reader can run; its lines of cgfe are still parsed, so that no option in it is
+stale. A block with a title is a file of that name, which later commands read.
 """
 
 import glob
@@ -31,8 +31,8 @@ SMALLER = {
         "--model.network.hidden_channels=8 --model.network.num_filters=8 "
         "--model.network.num_layers=1 --model.network.num_radial=8 --trainer.max_epochs=1 "
         "--trainer.enable_progress_bar=false --trainer.enable_model_summary=false "
-        "--free_energy.every_n_epochs=0 --free_energy.simulation.replicas=4 --free_energy.simulation.steps=100 "
-        "--free_energy.simulation.save_interval=10"
+        "--free_energy.every_n_epochs=0 --free_energy.simulation.replicas=4 "
+        "--free_energy.simulation.steps=100 --free_energy.simulation.save_interval=10"
     ),
     "fit --ckpt_path": "--trainer.max_epochs=2",
     "validate": "--free_energy.simulation.steps=200",
