@@ -6,6 +6,7 @@ picture from another server is refused.
 """
 
 import dataclasses
+import inspect
 import io
 import os
 import re
@@ -37,6 +38,11 @@ LOADED = (
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in what is generated."""
     return MARK.sub(lambda found: GENERATED[found[1]](found[2]), markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Take away what announces a block of code in docstrings and is none of Markdown."""
+    return re.sub(r"<p>::</p>\n?", "", html).replace("::</p>", ":</p>")
 
 
 def on_post_build(config: Any, **_: Any) -> None:
@@ -74,7 +80,7 @@ def keys_of(group: str) -> str:
         within = action.dest.partition(".")[0] if "." in action.dest else "own"
         if hint is None or within != group or action.dest.endswith(".help"):
             continue
-        text = action.help or ""
+        text = action.help or _summary(hint)
         if lightning:  # which tells it at length, and has types of many words
             text = re.split(r"(?<=\w\.)\s|\n\n|Default", text)[0].replace("``", "`")
         rows.append((action.dest, "" if lightning else _type(hint), _value(action.default), text))
@@ -143,6 +149,13 @@ def _type(hint: Any) -> str:
         return "class"
     name = re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)
     return re.sub(r"Optional\[(.+)\]$", r"\1 or None", name).replace(" | ", " or ")
+
+
+def _summary(hint: Any) -> str:
+    """Return the first sentence about the class of this project that a key is of, if it is."""
+    kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
+    own = [kind for kind in kinds if kind.__module__.startswith("cgfe.")]
+    return (inspect.getdoc(own[0]) or "").split("\n\n")[0] if own else ""
 
 
 def _table(rows: Any) -> str:
