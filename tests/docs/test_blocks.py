@@ -54,7 +54,7 @@ def made_trajectories(folder: Path) -> None:
     hairpin.save(folder / "run.pdb")
     random = np.random.default_rng(0)
     for number in range(2):
-        shape = (400, hairpin.n_atoms, 3)
+        shape = (700, hairpin.n_atoms, 3)
         # Vibrations that are forgotten within some ten frames.
         moved = lfilter([0.01], [1, -0.9], random.normal(size=shape), axis=0)
         xyz = hairpin.xyz + moved.astype(np.float32)
