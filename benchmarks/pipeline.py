@@ -16,7 +16,7 @@ from benchmarks.first_step import PATH_VARIABLE
 from benchmarks.settings import Settings
 from benchmarks.training import data, force_field, module_step, repeated
 from benchmarks.turns import Advance, Row, take_turns
-from cgfe.analysis.free_energy import EnergyLabels
+from cgfe.analysis.energy_labels import EnergyLabels
 from cgfe.analysis.tica import TICAProjection
 from cgfe.model.schnet import CGSchNetConfig
 from cgfe.reference.reference import Reference

@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": ("training", "simulate a checkpoint and compare its free energy again"),
     "test": ("training", "losses of a checkpoint on the held-out test split"),
     "predict": ("training", "energies and forces of a checkpoint on the test split, as HDF5"),
+    "sweep": ("sweep", "run a W&B sweep file here, without an account"),
     "simulate": ("simulate", "run Langevin dynamics of a checkpoint, write a trajectory"),
     "report": ("report", "draw a run's figures and tables into one HTML page"),
     "reference": ("reference", "sample an all-atom peptide"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import h5py
+from platformdirs import user_cache_path
 
 from cgfe.errors import InputError
 
@@ -86,7 +87,7 @@ def make_folder(folder: str | Path) -> Path:
 
 def cache_folder() -> Path:
     """Return the folder of this project in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cgfe"
+    return user_cache_path("cgfe", appauthor=False)
 
 
 @contextmanager

@@ -22,6 +22,25 @@ def pair_distances(positions: FloatArray) -> FloatArray:
     return np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
 
 
+def superpose(positions: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+    """Return positions (F, N, 3) moved and rotated onto `reference` (N, 3), its mean at 0.
+
+    The rotation is the one of least RMSD (Kabsch 1976, doi 10.1107/S0567739476001873), never a
+    reflection.
+    """
+    centred = positions - positions.mean(axis=1, keepdims=True, dtype=np.float64)
+    target = reference - reference.mean(axis=0, dtype=np.float64)
+    left, _, right = np.linalg.svd(np.swapaxes(centred, 1, 2) @ target)
+    left[:, :, 2] *= np.sign(np.linalg.det(left @ right))[:, None]
+    return centred @ (left @ right)
+
+
+def rmsd(positions: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+    """Return the RMSD (F,) in Å of positions (F, N, 3) to `reference` (N, 3), superposed."""
+    difference = superpose(positions, reference) - (reference - reference.mean(axis=0))
+    return np.sqrt((difference**2).sum(axis=2).mean(axis=1))
+
+
 def k_centres(points: FloatArray, number: int, seed: int) -> NDArray[np.int64]:
     """Choose points spread evenly over the occupied space (farthest-point sampling).
 

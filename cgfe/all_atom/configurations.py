@@ -13,7 +13,7 @@ from cgfe.all_atom.mapped import fit_mapping
 from cgfe.all_atom.mean_forces import Choice, nearest_frames, spread_choice
 from cgfe.all_atom.sampled import SampledTrajectory, open_runs
 from cgfe.all_atom.system import Peptide
-from cgfe.analysis.free_energy import DEFAULT_BINS, TICGrid
+from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.tica import DEFAULT_LAG_PS, TICAProjection
 from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.data.frames import CGFrames
@@ -134,8 +134,8 @@ class _Source:
         """Return the bin (F,) of every frame on the grid of the first two TICs."""
         lag = max(1, round(DEFAULT_LAG_PS / self.interval)) * self.interval
         tica = TICAProjection.fit(self.beads, self.interval, lag)
-        tics = np.asarray(tica.project(np.concatenate(self.beads)))
-        return TICGrid.from_samples(tics, bins=DEFAULT_BINS).bin_index(tics)
+        tics = tica.project(np.concatenate(self.beads))
+        return TICGrid.from_samples(tics).bin_index(tics)
 
     def all_atoms(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return all-atom positions (C, A, 3) of rows, ascending, among the kept frames."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
 from cgfe.all_atom.progress import advance_in_pieces
-from cgfe.analysis.metrics import rmsd, superpose
 from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.errors import InputError
+from cgfe.geometry import rmsd, superpose
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
 EVERY_STEPS = 5

@@ -25,8 +25,6 @@ from scipy.sparse import csr_matrix
 from cgfe.analysis.metrics import js_divergence
 from cgfe.errors import InputError
 
-RESAMPLES = 200
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -46,42 +44,6 @@ class Floor:
     mean: float
     high: float
     walkers: int
-
-
-def reference_floor_js(
-    trajectory_index: NDArray[np.integer],
-    bins: NDArray[np.integer],
-    weights: FloatArray,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Floor:
-    """Return the floor of a weighted sample, its weights taken as they are.
-
-    Weights that were estimated from the same walkers have an error of their own;
-    `floor_of_surfaces` takes surfaces that were each weighted anew.
-
-    Parameters
-    ----------
-    trajectory_index : int array (F,)
-        Which walker (whole trajectory) a frame belongs to.
-    bins : int array (F,)
-        Flat bin of each frame; -1, outside of the grid, is one more bin.
-    weights : array (F,)
-    resamples, seed : int
-        Number and seed of the bootstrap samples.
-
-    Raises
-    ------
-    InputError
-        If there is only one trajectory.
-    """
-    names, walker = np.unique(trajectory_index, return_inverse=True)
-    _check_number(len(names))
-    mass = mass_of_walkers(walker, bins, weights)
-    random = np.random.default_rng(seed)
-    draws = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    whole = np.asarray(mass.sum(axis=0)).ravel()
-    return floor_of_surfaces(draws @ mass, whole, len(names), sparseness(mass, draws, random))
 
 
 def mass_of_walkers(
@@ -144,17 +106,13 @@ def floor_of_surfaces(
     InputError
         If there is only one trajectory.
     """
-    _check_number(walkers)
-    values = [js_divergence(surface, whole) for surface in resampled if surface.sum() > 0]
-    scale = sparse * walkers / (walkers - 1)
-    return Floor(scale * float(np.mean(values)), scale * float(np.quantile(values, 0.95)), walkers)
-
-
-def _check_number(walkers: int) -> None:
     if walkers < 2:
         raise InputError(
             f"a reference's floor needs at least two trajectories to draw from, found {walkers}."
         )
+    values = [js_divergence(surface, whole) for surface in resampled if surface.sum() > 0]
+    scale = sparse * walkers / (walkers - 1)
+    return Floor(scale * float(np.mean(values)), scale * float(np.quantile(values, 0.95)), walkers)
 
 
 def js_of_equals(

@@ -4,10 +4,13 @@ Both compare figures of one set of walkers, so their difference is judged on the
 samples of walkers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from deeptime.markov.msm import MarkovStateModel
+from deeptime.util.validation import ck_test
 from numpy.typing import NDArray
 
 from cgfe.analysis.intervals import half_width
@@ -78,17 +81,17 @@ def timescales(
     walkers: Walkers, frame_interval_ps: float, random: np.random.Generator
 ) -> Timescales:
     """Return the implied timescales of the unbiased walkers at several lags."""
-    own = walkers.lag * frame_interval_ps
+    own = walkers.lag
     lengths = np.bincount(walkers.walker, minlength=len(walkers))[~walkers.biased]
     longest = lengths.max(initial=0) * frame_interval_ps / LAGS_PER_WALKER
-    lags = sorted({own} | {lag for lag in LAGS_PS if frame_interval_ps <= lag <= longest})
+    chosen = [lag for lag in LAGS_PS if frame_interval_ps <= lag <= longest]
+    lags = sorted({own, *(round(lag / frame_interval_ps) for lag in chosen)})
     draws = _draws(walkers, random)
     value = np.empty((len(lags), MODES))
     samples = np.empty((BOOTSTRAPS, len(lags), MODES))
     for row, lag in enumerate(lags):
-        steps = max(1, round(lag / frame_interval_ps))
-        counts = _counts(walkers, draws, steps)
-        found = [implied_timescales_ps(c, steps, frame_interval_ps, MODES) for c in counts]
+        counts = _counts(walkers, draws, lag)
+        found = [implied_timescales_ps(c, lag, frame_interval_ps, MODES) for c in counts]
         value[row], samples[:, row] = found[0], found[1:]
     number, log = int((~walkers.biased).sum()), np.log(samples)
     factor = np.exp(half_width(log, number))
@@ -98,7 +101,9 @@ def timescales(
     half = half_width(
         log[:, base + 1 :, 0] - log[:, base : base + 1, 0], number, max(1, len(growth))
     )
-    return Timescales(np.array(lags), value, value / factor, value * factor, own, growth, half)
+    lags_ps = np.array(lags) * frame_interval_ps
+    low, high = value / factor, value * factor
+    return Timescales(lags_ps, value, low, high, float(lags_ps[base]), growth, half)
 
 
 def chapman_kolmogorov(
@@ -112,28 +117,26 @@ def chapman_kolmogorov(
     steps = [k for k in CHAPMAN_STEPS if k * walkers.lag < lengths.max(initial=0) / 2]
     if len(steps) < 2:
         return []
+    lags = [k * walkers.lag for k in steps]
     draws = _draws(walkers, random)
-    counts = [_counts(walkers, draws, k * walkers.lag) for k in steps]
+    counts = [_counts(walkers, draws, lag) for lag in lags]
     try:
         base = estimate_from_counts(counts[0][0])
     except InputError:
         return []
     slow = np.full(walkers.count, np.nan)
     slow[base.count_model.state_symbols] = base.eigenvectors_right(2)[:, 1]
-    sides = (slow > 0, slow < 0)
+    sides = np.stack([slow > 0, slow < 0])
     # (sample, predicted or observed, side, time); sample 0 is all walkers.
-    found = np.array([
-        _both_ways([at_lag[k] for at_lag in counts], steps, sides) for k in range(len(draws))
-    ])  # fmt: skip
+    found = np.array([_both_ways(x, lags, sides) for x in zip(*counts, strict=True)])
     number = int((~walkers.biased).sum())
     half = half_width(found[1:], number)
     differences = found[1:, 0] - found[1:, 1]
     between = half_width(differences, number, 2 * len(steps) - 2)
-    times = np.array(steps) * walkers.lag * frame_interval_ps
     return [
         ChapmanKolmogorov(
             name=name,
-            times_ps=times,
+            times_ps=np.array(lags) * frame_interval_ps,
             predicted=found[0, 0, side],
             observed=found[0, 1, side],
             predicted_half=half[0, side],
@@ -159,26 +162,22 @@ def _counts(walkers: Walkers, draws: list[IntArray], lag: int) -> FloatArray:
 
 
 def _both_ways(
-    counts: list[FloatArray], steps: list[int], sides: tuple[NDArray[np.bool_], ...]
+    counts: Sequence[FloatArray], lags: list[int], sides: NDArray[np.bool_]
 ) -> FloatArray:
     """Return the predicted and observed probabilities (2, sides, T) of one sample."""
-    found = np.full((2, len(sides), len(steps)), np.nan)
     try:
-        base = estimate_from_counts(counts[0])
-        at_once = [estimate_from_counts(c) for c in counts]
+        models = [estimate_from_counts(c, lag) for c, lag in zip(counts, lags, strict=True)]
     except InputError:
-        return found
-    powers = [np.linalg.matrix_power(base.transition_matrix, k) for k in steps]
-    for side, members in enumerate(sides):
-        found[0, side] = [_staying(base, members, power) for power in powers]
-        found[1, side] = [_staying(m, members, m.transition_matrix) for m in at_once]
-    return found
+        return np.full((2, len(sides), len(lags)), np.nan)
+    test = ck_test(models, partial(_staying, sides), include_lag0=False)
+    return np.stack([test.predictions.T, test.estimates.T])
 
 
-def _staying(model: MarkovStateModel, members: NDArray[np.bool_], matrix: FloatArray) -> float:
-    """Return the probability that a member of a set is in it again after a step."""
-    inside = members[model.count_model.state_symbols]
-    stationary = model.stationary_distribution[inside]
-    if not inside.any():
-        return float("nan")
-    return float(stationary @ matrix[np.ix_(inside, inside)].sum(axis=1) / stationary.sum())
+def _staying(sides: NDArray[np.bool_], model: MarkovStateModel, mlag: float) -> FloatArray:
+    """Return the probability (sides,) that a member is in its set again after so many lags."""
+    matrix = np.linalg.matrix_power(model.transition_matrix, round(mlag))
+    members = sides[:, model.count_model.state_symbols]
+    stationary = members * model.stationary_distribution
+    again = ((stationary @ matrix) * members).sum(axis=1)
+    share = stationary.sum(axis=1)
+    return np.divide(again, share, out=np.full(len(sides), np.nan), where=share > 0)

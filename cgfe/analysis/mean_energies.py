@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from cgfe.analysis.free_energy import FreeEnergySurface, effective_sample_size
-from cgfe.analysis.metrics import superpose
 from cgfe.errors import InputError
-from cgfe.geometry import FloatArray
+from cgfe.geometry import FloatArray, superpose
 from cgfe.units import BOLTZMANN, thermal_energy
 
 ALIGNMENT_TOLERANCE = 1e-3

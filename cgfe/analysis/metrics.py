@@ -47,9 +47,7 @@ def kl_divergence(p: FloatArray, q: FloatArray, pseudo_count: float = PSEUDO_COU
     return float(rel_entr(p / p.sum(), q / q.sum()).sum())
 
 
-def free_energy_mse_kt2(
-    p_reference: FloatArray, p_model: FloatArray, ceiling_kt: float = FREE_ENERGY_CEILING_KT
-) -> float:
+def free_energy_mse_kt2(p_reference: FloatArray, p_model: FloatArray) -> float:
     """Return the mean squared difference of F in kT² over the bins that the reference visits.
 
     F = -ln p; the reference's is 0 at its minimum, the model's is shifted so that their means
@@ -65,15 +63,12 @@ def free_energy_mse_kt2(
     if shared.any():
         model[shared] = -np.log(p_model[visited][shared])
         model[shared] += (reference[shared] - model[shared]).mean()
-    difference = np.minimum(model, ceiling_kt) - np.minimum(reference, ceiling_kt)
+    ceiling = FREE_ENERGY_CEILING_KT
+    difference = np.minimum(model, ceiling) - np.minimum(reference, ceiling)
     return float((difference**2).mean())
 
 
-def delta_f_kt(
-    folded: NDArray[np.bool_],
-    weights: FloatArray | None = None,
-    ceiling_kt: float = FREE_ENERGY_CEILING_KT,
-) -> float:
+def delta_f_kt(folded: NDArray[np.bool_], weights: FloatArray | None = None) -> float:
     """Return F(folded) - F(unfolded) = -ln(w_folded / w_unfolded), within ± the ceiling.
 
     A basin never visited gives the ceiling with its sign.
@@ -86,31 +81,12 @@ def delta_f_kt(
     mass = np.ones(len(folded)) if weights is None else weights
     with np.errstate(divide="ignore"):
         difference = np.log(mass[~folded].sum()) - np.log(mass[folded].sum())
-    return float(np.clip(difference, -ceiling_kt, ceiling_kt))
+    return float(np.clip(difference, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT))
 
 
 def coverage(p_reference: FloatArray, p_model: FloatArray) -> float:
     """Return the share of the reference's probability in bins that the model visits."""
     return float(p_reference[p_model > 0].sum() / p_reference.sum())
-
-
-def superpose(positions: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
-    """Return positions (F, N, 3) moved and rotated onto `reference` (N, 3), its mean at 0.
-
-    The rotation is the one of least RMSD (Kabsch 1976, doi 10.1107/S0567739476001873), never a
-    reflection.
-    """
-    centred = positions - positions.mean(axis=1, keepdims=True, dtype=np.float64)
-    target = reference - reference.mean(axis=0, dtype=np.float64)
-    left, _, right = np.linalg.svd(np.swapaxes(centred, 1, 2) @ target)
-    left[:, :, 2] *= np.sign(np.linalg.det(left @ right))[:, None]
-    return centred @ (left @ right)
-
-
-def rmsd(positions: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
-    """Return the RMSD (F,) in Å of positions (F, N, 3) to `reference` (N, 3), superposed."""
-    difference = superpose(positions, reference) - (reference - reference.mean(axis=0))
-    return np.sqrt((difference**2).sum(axis=2).mean(axis=1))
 
 
 @dataclass(frozen=True)

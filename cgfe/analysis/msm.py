@@ -126,7 +126,7 @@ def estimate(trajectories: Trajectories, lag: int) -> MarkovStateModel:
     joined = np.concatenate(long_enough)
     number = np.repeat(np.arange(len(long_enough)), [len(t) for t in long_enough])
     counts = transition_counts(joined, number, lag, states).sum(axis=0)
-    return estimate_from_counts(np.asarray(counts).reshape(states, states))
+    return estimate_from_counts(np.asarray(counts).reshape(states, states), lag)
 
 
 def transition_counts(
@@ -156,15 +156,15 @@ def transition_counts(
     return csr_matrix((np.ones(len(walker)), (walker, cell)), shape=shape)
 
 
-def estimate_from_counts(counts: NDArray[np.floating]) -> MarkovStateModel:
-    """Return the reversible maximum-likelihood MSM of transitions (K, K).
+def estimate_from_counts(counts: NDArray[np.floating], lag: int = 1) -> MarkovStateModel:
+    """Return the reversible maximum-likelihood MSM of transitions (K, K) at a lag, in frames.
 
     Raises
     ------
     InputError
         If nothing is connected.
     """
-    connected = TransitionCountModel(counts).submodel_largest()
+    connected = TransitionCountModel(counts, lagtime=lag).submodel_largest()
     if connected.n_states < 2:
         raise InputError("an MSM needs transitions there and back; no two states have them.")
     return MaximumLikelihoodMSM(reversible=True, maxerr=MAX_ERROR).fit(connected).fetch_model()
@@ -189,10 +189,10 @@ def implied_timescales_ps(
     """
     times = np.full(modes, np.nan)
     try:
-        found = estimate_from_counts(counts).timescales(modes)
+        found = estimate_from_counts(counts, lag).timescales(modes)
     except InputError:
         return times
-    times[: len(found)] = np.asarray(found) * lag * frame_interval_ps
+    times[: len(found)] = np.asarray(found) * frame_interval_ps
     return times
 
 

@@ -8,10 +8,9 @@ training trajectories, and then only applied.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, overload
+from typing import Literal, get_args
 
 import numpy as np
-import torch
 from deeptime.covariance import CovarianceModel
 from deeptime.decomposition import TICA
 from deeptime.numeric import ZeroRankError
@@ -72,7 +71,6 @@ class TICAProjection:
         lag_ps: float,
         dimensions: int = 2,
         scaling: Scaling = "kinetic_map",
-        weights: Sequence[FloatArray] | None = None,
         fewest: int | None = None,
     ) -> "TICAProjection":
         """Fit the projection to trajectories.
@@ -85,8 +83,6 @@ class TICAProjection:
         dimensions : int
             Number of components D.
         scaling : str
-        weights : sequence of array (f,), optional
-            Frame weights; a lagged pair counts with the weight of its first frame.
         fewest : int, optional
             Accept as few components where no more have a positive autocorrelation; D by default.
 
@@ -102,7 +98,7 @@ class TICAProjection:
         if dimensions < 1:
             raise InputError(f"TICA dimensions is {dimensions}, expected at least 1.")
         lag = _lag_in_frames(lag_ps, frame_interval_ps)
-        covariances = _lagged_covariances(trajectories, lag, lag_ps, weights)
+        covariances = _lagged_covariances(trajectories, lag, lag_ps)
         least = dimensions if fewest is None else fewest
         eigenvalues, components = _slowest(covariances, lag_ps, (least, dimensions), scaling)
         correlations = covariances.cov_00 @ components
@@ -122,17 +118,8 @@ class TICAProjection:
     def bead_count(self) -> int:
         return int(self.pairs.max()) + 1
 
-    @overload
-    def project(self, positions: torch.Tensor) -> torch.Tensor: ...
-
-    @overload
-    def project(self, positions: FloatArray) -> NDArray[np.float64]: ...
-
-    def project(self, positions: torch.Tensor | FloatArray) -> torch.Tensor | NDArray[np.float64]:
+    def project(self, positions: FloatArray) -> NDArray[np.float64]:
         """Return the components (..., D) of positions (..., N, 3) in Å.
-
-        A tensor gives a tensor of its dtype on its device, differentiable; an array gives a
-        float64 array.
 
         Raises
         ------
@@ -144,8 +131,6 @@ class TICAProjection:
                 f"TICA was fitted to {self.bead_count} beads, "
                 f"but positions have shape {tuple(positions.shape)}."
             )
-        if isinstance(positions, torch.Tensor):
-            return self._project_tensor(positions)
         frames = positions.reshape(-1, self.bead_count, 3)
         result = np.empty((len(frames), self.components.shape[1]))
         step = _frames_at_once(len(self.pairs))
@@ -153,13 +138,6 @@ class TICAProjection:
             part = slice(start, start + step)
             result[part] = (pair_distances(frames[part]) - self.mean) @ self.components
         return result.reshape(*positions.shape[:-2], -1)
-
-    def _project_tensor(self, positions: torch.Tensor) -> torch.Tensor:
-        first, second = torch.as_tensor(self.pairs.T, device=positions.device)
-        vectors = positions[..., first, :] - positions[..., second, :]
-        distances = torch.linalg.vector_norm(vectors, dim=-1)
-        mean, components = torch.as_tensor(self.mean), torch.as_tensor(self.components)
-        return (distances - mean.to(distances)) @ components.to(distances)
 
     def to_arrays(self) -> dict[str, NDArray]:
         """Return everything as numeric arrays, for npz files and checkpoints."""
@@ -197,10 +175,7 @@ def _lag_in_frames(lag_ps: float, frame_interval_ps: float) -> int:
 
 
 def _lagged_covariances(
-    trajectories: Sequence[FloatArray],
-    lag: int,
-    lag_ps: float,
-    weights: Sequence[FloatArray] | None,
+    trajectories: Sequence[FloatArray], lag: int, lag_ps: float
 ) -> CovarianceModel:
     """Return time-symmetric covariances of the distances, no pair crossing two trajectories."""
     longest = max((len(trajectory) for trajectory in trajectories), default=0)
@@ -209,11 +184,9 @@ def _lagged_covariances(
             f"TICA lag is {lag_ps:g} ps, {lag} frames, but the longest trajectory has "
             f"{longest} frames: a trajectory shorter than the lag time holds no lagged pair."
         )
-    if weights is None:
-        weights = [np.ones(len(trajectory)) for trajectory in trajectories]
     beads = trajectories[0].shape[1]
     features = beads * (beads - 1) // 2
-    pairs = sum(int((weight[:-lag] > 0).sum()) for weight in weights)
+    pairs = sum(max(0, len(trajectory) - lag) for trajectory in trajectories)
     if pairs < PAIRS_PER_FEATURE * features:
         raise InputError(
             f"TICA has {pairs} lagged pairs of frames at {lag_ps:g} ps for {features} distances, "
@@ -221,14 +194,12 @@ def _lagged_covariances(
         )
     estimator = TICA.covariance_estimator(lag, ncov=5)
     step = _frames_at_once(features)
-    for trajectory, weight in zip(trajectories, weights, strict=True):
+    for trajectory in trajectories:
         for start in range(0, len(trajectory) - lag, step):
             # Each piece reaches one lag into the next, so that no pair is lost between them.
             piece = slice(start, min(start + step + lag, len(trajectory)))
-            pair_weights = np.asarray(weight[piece][:-lag], dtype=np.float64)
-            if pair_weights.sum() > 0:
-                distances = pair_distances(np.asarray(trajectory[piece], dtype=np.float64))
-                estimator.partial_fit((distances[:-lag], distances[lag:]), weights=pair_weights)
+            distances = pair_distances(np.asarray(trajectory[piece], dtype=np.float64))
+            estimator.partial_fit((distances[:-lag], distances[lag:]))
     return estimator.fetch_model()
 
 

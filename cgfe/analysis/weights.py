@@ -212,7 +212,6 @@ def combined_weights(
     positions: Sequence[NDArray[np.floating]],
     log_weights: Sequence[FloatArray | None],
     frame_interval_ps: float,
-    seed: int = 0,
 ) -> FloatArray:
     """Return one weight per frame, mean 1, for all trajectories in order.
 
@@ -235,7 +234,7 @@ def combined_weights(
         logs = np.concatenate([log for log in log_weights if log is not None])
         own = np.exp(logs - logs.max())
         return np.asarray(own / own.mean())
-    model = StateWeights.fit(positions, log_weights, frame_interval_ps, seed)
+    model = StateWeights.fit(positions, log_weights, frame_interval_ps)
     return model.walkers.frame_weights(model.populations())
 
 

@@ -16,6 +16,8 @@ RESIDUES = tuple(RESIDUE_MASSES)
 """Bead types are residues in alphabetical order of their three-letter codes, from 1; 0 is any
 other."""
 
+ONE_LETTER = dict(zip(RESIDUES, "ARNDCQEGHILKMFPSTWYV", strict=True))
+
 
 def bead_types_of(residue_names: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the bead type of each residue: 1 to 20 alphabetically, 0 for any other."""

@@ -66,6 +66,9 @@ def write_arrays(
         # Without a terminal no bar: a log has no use for it.
         tqdm(total=frames, desc=task, unit="frame", unit_scale=True, disable=None) as bar,
     ):
+        # Written, not mapped (numpy.lib.format.open_memmap): a full disk is then an error, where a
+        # map ends the process by SIGBUS, and written pages do not count as this process's memory
+        # (1.9 GB of frames: 0.17 GB, against 2.1 GB in one map and 0.30 GB mapped anew each time).
         files = {name: array_path(temporary, name).open("wb") for name in layout}
         try:
             for name, (shape, dtype) in layout.items():

@@ -1,5 +1,5 @@
 // Energies and forces of a batch of frames for training, and the gradient of a loss of both in the
-// network's parameters. How, is told in training_forces.py.
+// network's parameters. How, is told in kernels/training.py.
 //
 // Threads take blocks of frames through all layers: enough beads to use each weight that comes into
 // a core's cache several times, few enough for their activations to stay there. What the way back

@@ -22,7 +22,14 @@ import numpy as np
 
 from cgfe.errors import InputError
 from cgfe.readers.arrays import npy_array, npy_rows
-from cgfe.readers.source import Chunk, ReaderOptions, Source, check_frames_shape, check_same_shape
+from cgfe.readers.source import (
+    Chunk,
+    ReaderOptions,
+    Source,
+    check_frames_shape,
+    check_same_shape,
+    single,
+)
 from cgfe.readers.topology import ProteinTopology, load_topology, protein_topology
 
 COORDINATES = "chig_coor_"
@@ -45,15 +52,12 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
     InputError
         If a force file or the structure is missing, or shapes disagree.
     """
-    if len(paths) != 1:
-        raise InputError(f"{paths[1]}: format fu-berlin takes one folder.")
-    folder = paths[0]
+    folder = single(paths, "fu-berlin", "folder")
+    options.check_no_force_files()
     files = _coordinate_files(folder)
     if not files:
         raise InputError(f"{folder}: no file {COORDINATES}TAG.npy here or in coords_nowater.")
     wanted = not options.without_forces
-    if options.forces and wanted:
-        raise InputError("--forces: this format has its own force files; only `none` is allowed.")
     structure = options.get("topology") or _structure(folder)
     protein = _without_water(load_topology(structure), str(structure), files[0])
     forces = [_forces_of(folder, path) if wanted else None for path in files]

@@ -20,21 +20,19 @@ from cgfe.errors import InputError
 from cgfe.readers.arrays import npy_array, npy_rows
 from cgfe.readers.residues import linear_bonds, residues_of_embedding
 from cgfe.readers.source import (
+    DELTA_ONLY,
+    JOINED,
     Beads,
     Chunk,
     ReaderOptions,
     Source,
     check_frames_shape,
     check_same_shape,
+    single,
 )
 from cgfe.readers.topology import load_topology, protein_topology
 
 SUFFIX = "_coords.npy"
-JOINED = "trajectories are not marked in this format: all frames count as one trajectory."
-DELTA_ONLY = (
-    "there are only delta forces, which lack a prior that is not ours; they are kept as "
-    "delta_forces, and the frames have no forces to train on."
-)
 
 
 def recognises(path: Path) -> bool:
@@ -81,14 +79,13 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
 
 
 def _coordinates(paths: list[Path]) -> Path:
-    if len(paths) != 1:
-        raise InputError(f"{paths[1]}: format majewski takes one NAME{SUFFIX} or its folder.")
-    if not paths[0].is_dir():
-        return paths[0]
-    found = sorted(paths[0].glob(f"*{SUFFIX}"))
+    path = single(paths, "majewski", f"NAME{SUFFIX} or its folder")
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob(f"*{SUFFIX}"))
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise InputError(f"{paths[0]}: expected one file *{SUFFIX}, found {names}.")
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(f"{path}: expected one file *{SUFFIX}, found {names}.")
     return found[0]
 
 

@@ -20,15 +20,17 @@ import numpy as np
 
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5
-from cgfe.readers.majewski import DELTA_ONLY, JOINED
 from cgfe.readers.residues import linear_bonds, residues_of_embedding
 from cgfe.readers.source import (
+    DELTA_ONLY,
+    JOINED,
     Beads,
     Chunk,
     ReaderOptions,
     Source,
     check_frames_shape,
     check_same_shape,
+    single,
 )
 
 DEPTH = 3
@@ -50,9 +52,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
     InputError
         If there is no such molecule, or shapes or attributes disagree.
     """
-    if len(paths) != 1:
-        raise InputError(f"{paths[1]}: format mlcg takes one file.")
-    path = paths[0]
+    path = single(paths, "mlcg")
+    options.check_no_force_files()
     with open_hdf5(path) as file:
         group = _choose(file, path, options.get("molecule"))
         name = f"{path}: {group.name}"
@@ -69,8 +70,6 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         keys = [key for key in ("cg_forces", "cg_delta_forces") if key in group]
         if options.without_forces:
             keys = []
-        elif options.forces:
-            raise InputError("--forces: this format keeps forces in the file; only `none` works.")
         elif not keys:
             raise InputError(
                 f"{name}: has neither cg_forces nor cg_delta_forces; "

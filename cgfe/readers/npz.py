@@ -25,15 +25,17 @@ import numpy as np
 
 from cgfe.errors import InputError
 from cgfe.readers.arrays import Archive
-from cgfe.readers.majewski import DELTA_ONLY, JOINED
 from cgfe.readers.residues import canonical_residue, linear_bonds, residues_of_embedding
 from cgfe.readers.source import (
+    DELTA_ONLY,
+    JOINED,
     Beads,
     Chunk,
     ReaderOptions,
     Source,
     check_frames_shape,
     check_same_shape,
+    single,
 )
 
 NAMES = {
@@ -60,9 +62,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
     InputError
         If an array is missing or shapes disagree.
     """
-    if len(paths) != 1:
-        raise InputError(f"{paths[1]}: format npz takes one file.")
-    archive = Archive(paths[0])
+    archive = Archive(single(paths, "npz"))
+    options.check_no_force_files()
     found = {key: _first(archive, names) for key, names in NAMES.items()}
     positions = found["positions"]
     if positions is None:
@@ -71,8 +72,6 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         )
     if options.without_forces:
         found["forces"] = found["delta_forces"] = None
-    elif options.forces:
-        raise InputError("--forces: this format keeps forces in the file; only `none` is allowed.")
     if found["forces"]:
         found["delta_forces"] = None
     members = {key: name for key, name in found.items() if name is not None}

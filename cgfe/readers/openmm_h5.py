@@ -66,9 +66,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
                 f"{'-'.join(proteins[0].beads.residue_names)}; import them one by one."
             )
     options.get("force_unit")
+    options.check_no_force_files()
     wanted = not options.without_forces
-    if options.forces and wanted:
-        raise InputError("--forces: this format keeps forces in the file; only `none` is allowed.")
     headers = [_header(path, p, wanted) for path, p in zip(files, proteins, strict=True)]
     forces = {header["forces"] for header in headers}
     if len(forces) > 1:

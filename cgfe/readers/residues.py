@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.data.beads import RESIDUES
+from cgfe.data.beads import ONE_LETTER, RESIDUES
 from cgfe.errors import InputError
 
 Embedding = Literal["cgfe", "one_letter", "majewski"]
@@ -23,11 +23,6 @@ VARIANTS = {
 }
 """Protonation states and other names of the 20; norleucine counts as leucine, as in mlcg."""
 
-_ONE_LETTER = (
-    *("ALA", "CYS", "ASP", "GLU", "PHE", "GLY", "HIS", "ILE", "LYS", "LEU"),
-    *("MET", "ASN", "PRO", "GLN", "ARG", "SER", "THR", "VAL", "TRP", "TYR"),
-)
-
 _MAJEWSKI = {
     **{1: "ALA", 2: "GLY", 3: "PHE", 4: "TYR", 5: "ASP", 6: "GLU", 7: "TRP", 8: "PRO"},
     **{9: "ASN", 10: "GLN", 11: "HIS", 12: "SER", 13: "THR", 14: "VAL", 15: "MET"},
@@ -36,7 +31,7 @@ _MAJEWSKI = {
 
 TABLES: dict[Embedding, dict[int, str]] = {
     "cgfe": dict(enumerate(RESIDUES, start=1)),
-    "one_letter": dict(enumerate(_ONE_LETTER, start=1)),
+    "one_letter": dict(enumerate(sorted(RESIDUES, key=ONE_LETTER.__getitem__), start=1)),
     "majewski": _MAJEWSKI,
 }
 """Number -> residue.

@@ -12,6 +12,13 @@ from cgfe.errors import InputError
 
 FloatArray = NDArray[np.floating[Any]]
 
+JOINED = "trajectories are not marked in this format: all frames count as one trajectory."
+DELTA_ONLY = (
+    "there are only delta forces, which lack a prior that is not ours; they are kept as "
+    "delta_forces, and the frames have no forces to train on."
+)
+"""Notes of several formats."""
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -110,12 +117,24 @@ class ReaderOptions:
         self.used.add("forces")
         return self.forces == ("none",)
 
+    def check_no_force_files(self) -> None:
+        """Raise InputError for force files that a format with forces of its own has no use for."""
+        if self.forces and not self.without_forces:
+            raise InputError("--forces: this format has its own forces; only `none` is allowed.")
+
     def check_all_used(self, format_name: str) -> None:
         """Raise InputError for a given option that means nothing to this format."""
         for key in ("topology", "forces", "force_unit", "embedding", "molecule"):
             if getattr(self, key) and key not in self.used:
                 option = "--" + key.replace("_", "-")
                 raise InputError(f"{option} means nothing to format {format_name}; leave it out.")
+
+
+def single(paths: list[Path], format_name: str, what: str = "file") -> Path:
+    """Return the only path; raise InputError if there are several."""
+    if len(paths) != 1:
+        raise InputError(f"{paths[1]}: format {format_name} takes one {what}.")
+    return paths[0]
 
 
 def check_frames_shape(name: str, shape: tuple[int, ...], beads: int | None = None) -> None:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe import __version__
-from cgfe.analysis.free_energy import DEFAULT_BINS, EnergyLabels, FreeEnergySurface, TICGrid
+from cgfe.analysis.energy_labels import EnergyLabels
+from cgfe.analysis.free_energy import DEFAULT_BINS, FreeEnergySurface, TICGrid
 from cgfe.analysis.mean_energies import conditional_mean_targets, internal_entropy
-from cgfe.analysis.metrics import EnsembleSample, reference_floor, rmsd
+from cgfe.analysis.metrics import EnsembleSample, reference_floor
 from cgfe.analysis.tica import DEFAULT_LAG_PS, TICAProjection
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.files import replacing
-from cgfe.geometry import k_centres
+from cgfe.geometry import k_centres, rmsd
 from cgfe.model.prior import PriorEnergy
 from cgfe.units import thermal_energy
 

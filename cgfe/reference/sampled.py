@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from cgfe.analysis.core_sets import FOLDED, UNFOLDED
 from cgfe.analysis.folding import FoldingData
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT, rmsd
+from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT
 from cgfe.analysis.tica import TICAProjection
 from cgfe.analysis.weights import StateWeights, Walkers
 from cgfe.data.frames import FRAMES_AT_ONCE, CGFrames
 from cgfe.errors import InputError
+from cgfe.geometry import rmsd
 from cgfe.reference.reference import ReferenceConfig
 
 FloatArray = NDArray[np.float64]

@@ -17,9 +17,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cgfe.analysis.metrics import superpose
-from cgfe.data.beads import RESIDUES
-from cgfe.geometry import FloatArray
+from cgfe.data.beads import ONE_LETTER
+from cgfe.geometry import FloatArray, superpose
 from cgfe.simulation.results import FreeEnergyResult
 
 DARK: dict[str, Any] = {
@@ -59,7 +58,6 @@ UNVISITED_COLOUR = "#8080804d"
 FAINT_COLOUR = "#9a9a9a"
 LONGEST_BOND = 5.0
 """Å; consecutive Cα further apart in the reference belong to different chains."""
-ONE_LETTER = dict(zip(RESIDUES, "ARNDCQEGHILKMFPSTWYV", strict=True))
 
 
 def plot_surfaces(result: FreeEnergyResult) -> Figure:

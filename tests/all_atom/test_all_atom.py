@@ -26,11 +26,11 @@ from cgfe.all_atom.system import (
     peptide_from_pdb,
     peptide_from_sequence,
 )
-from cgfe.analysis.metrics import rmsd
 from cgfe.analysis.tica import TICAProjection
 from cgfe.data.embedded import EMBEDDED
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.geometry import rmsd
 from cgfe.units import KCAL_PER_KJ, thermal_energy
 
 SEQUENCE = ("TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR")

@@ -38,9 +38,8 @@ from cgfe.all_atom.system import (
     peptide_from_pdb,
     peptide_from_sequence,
 )
-from cgfe.analysis.metrics import rmsd
 from cgfe.errors import InputError
-from cgfe.geometry import pair_distances
+from cgfe.geometry import pair_distances, rmsd
 from cgfe.units import thermal_energy
 
 

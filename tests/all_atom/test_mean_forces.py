@@ -25,11 +25,11 @@ from cgfe.all_atom.mean_forces import (
 from cgfe.all_atom.mean_forces_run import sample_mean_forces
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import sample
-from cgfe.analysis.metrics import rmsd
 from cgfe.cli import main
 from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.geometry import rmsd
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
 pytestmark = pytest.mark.skipif(not BatchedSystem.available(), reason="needs a C++ compiler")

@@ -23,7 +23,8 @@ def test_frames_survive_the_file(tiny: CGFrames, tmp_path: Path) -> None:
 
 
 def test_embedded_set_has_both_basins_and_provenance(embedded: CGFrames) -> None:
-    from cgfe.analysis.metrics import FOLDED_RMSD, rmsd
+    from cgfe.analysis.metrics import FOLDED_RMSD
+    from cgfe.geometry import rmsd
 
     assert embedded.native_positions is not None
     distance = rmsd(embedded.positions, embedded.native_positions)

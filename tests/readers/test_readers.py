@@ -611,6 +611,21 @@ def test_options_that_mean_nothing(refused: Callable[..., str], tmp_path: Path) 
     assert "no such file" in refused(tmp_path / "none.xtc")
 
 
+def test_one_source_with_its_own_forces(refused: Callable[..., str], tmp_path: Path) -> None:
+    beads = Beads()
+    sources = {
+        "fu-berlin": write_fu_berlin(tmp_path / "fu", AllAtom(6)),
+        "mlcg": write_mlcg(tmp_path / "mlcg.h5", beads),
+        "npz": write_npz(tmp_path / "a.npz", beads),
+    }
+    for name, path in sources.items():
+        assert f"format {name} takes one" in refused(path, path, "--format", name)
+        error = refused(path, "--format", name, "--forces", path)
+        assert "--forces: this format has its own forces; only `none` is allowed." in error
+    openmm = write_openmm(tmp_path / "openmm", AllAtom(6))
+    assert "has its own forces" in refused(openmm, "--forces", tmp_path / "a.npz")
+
+
 def test_frames_files_are_not_imported_again(refused: Callable[..., str], tiny_file: Path) -> None:
     assert "is a frames file already" in refused(tiny_file)
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.analysis.folding import FoldingData
-from cgfe.analysis.metrics import rmsd
 from cgfe.analysis.weights import Walkers, inverse_variance_share
 from cgfe.data.embedded import EMBEDDED
 from cgfe.data.frames import CGFrames
+from cgfe.geometry import rmsd
 from cgfe.reference.sampled import Sampled, fit_projection
 
 STEP_NS = 0.1

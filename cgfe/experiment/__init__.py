@@ -1,0 +1,1 @@
+"""Many runs: local sweeps, and what they say together."""

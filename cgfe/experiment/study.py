@@ -1,0 +1,295 @@
+"""A sweep's study: which points are done, running or still to come, kept by Optuna in SQLite.
+
+A point that runs holds a lock on a file of its run's folder, and so does the process that trains
+it. So several `cgfe sweep` can share a study, and a point whose processes were killed is known by
+its free lock, on any machine that shares the folder.
+"""
+
+import fcntl
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from cgfe.errors import InputError
+from cgfe.experiment.sweep_file import EarlyTermination, Point, SweepFile
+from cgfe.files import make_folder, replacing
+
+COPY = "sweep.yaml"
+DATABASE = "study.db"
+LOCK = "lock"
+RUN = "run"
+ERROR = "error"
+INSTEAD_OF = "instead_of"
+"""Attributes of trials: the run's folder, why it failed, the trial that it goes on from."""
+PATIENCE_SECONDS = 120
+"""That a process waits for the database while others write."""
+
+
+@dataclass
+class Claim:
+    """A point that this process is to run, its lock held."""
+
+    trial: Trial
+    run_dir: Path
+    lock: IO[str]
+    reported: int = 0
+    """Values of the metric that the study has been told."""
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def point(self) -> Point:
+        """The values of the parameters that are varied."""
+        return dict(self.trial.params)
+
+    def release(self) -> None:
+        """Let the lock go; the process that trains may hold it still."""
+        self.lock.close()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many points there are of each kind."""
+
+    total: int
+    begun: int
+    done: int
+    stopped: int
+    failed: int
+    running: int
+
+    @property
+    def over(self) -> int:
+        return self.done + self.stopped + self.failed
+
+
+class SweepStudy:
+    """The points of one sweep in `folder`/study.db.
+
+    Parameters
+    ----------
+    sweep : SweepFile
+    folder : path
+        Made if it is not there; of a sweep that was begun, its points go on.
+    count : int, optional
+        Runs of a random or Bayesian sweep; by default the file's run_cap.
+    seed : int
+        Of the points that random and Bayesian sweeps choose.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another sweep, or nothing says how many runs there shall be.
+    """
+
+    def __init__(self, sweep: SweepFile, folder: Path, count: int | None, seed: int) -> None:
+        self.sweep, self.folder, self.seed = sweep, folder, seed
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        points = sweep.grid() if sweep.method == "grid" else None
+        wanted = count or sweep.run_cap
+        if points is not None:
+            self.total = min(len(points), wanted or len(points))
+        elif wanted:
+            self.total = wanted
+        else:
+            raise InputError(
+                f"{sweep.path}: method {sweep.method} has no end; give --count, or run_cap in "
+                "the file."
+            )
+        make_folder(folder)
+        with self._alone():
+            self._keep_copy()
+            self.study = optuna.create_study(
+                study_name=sweep.name,
+                storage=optuna.storages.RDBStorage(
+                    f"sqlite:///{folder / DATABASE}",
+                    engine_kwargs={"connect_args": {"timeout": PATIENCE_SECONDS}},
+                ),
+                direction="minimize" if sweep.minimize else "maximize",
+                pruner=_pruner(sweep.early_termination),
+                load_if_exists=True,
+            )
+            # Optuna's own grid sampler draws points in random order, and two processes can draw
+            # the same one; queued points are taken in order, each once.
+            known = len(self.trials())
+            for point in (points or [])[known : self.total]:
+                self.study.enqueue_trial(point)
+
+    def claim(self) -> Claim | None:
+        """Take the next point: one that was interrupted, or a new one; None if none is left."""
+        with self._alone():
+            self._queue_interrupted()
+            trials = self.study.get_trials(deepcopy=False)
+            waiting = any(trial.state == TrialState.WAITING for trial in trials)
+            if not waiting and (self.sweep.method == "grid" or self.counts().begun >= self.total):
+                return None
+            self.study.sampler = _sampler(self.sweep.method, self.seed + len(trials))
+            trial = self.study.ask()
+            for name, distribution in self.sweep.space.items():
+                _suggest(trial, name, distribution)
+            run_dir = Path(trial.user_attrs.get(RUN, self.folder / f"run-{trial.number:04d}"))
+            lock = _lock(run_dir)
+            assert lock is not None, f"{run_dir} belongs to a point that nobody runs"
+            trial.set_user_attr(RUN, str(run_dir))
+            return Claim(trial, run_dir, lock)
+
+    def _queue_interrupted(self) -> None:
+        """Queue again, in the same folder, the points whose processes are gone."""
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and RUN in trial.user_attrs:
+                lock = _lock(Path(trial.user_attrs[RUN]))
+                if lock is not None:
+                    lock.close()
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+                    self._queue(trial)
+
+    def _queue(self, trial: FrozenTrial) -> None:
+        kept = {RUN: trial.user_attrs[RUN], INSTEAD_OF: trial.number}
+        self.study.enqueue_trial(trial.params, user_attrs=kept)
+
+    def retry_failed(self) -> int:
+        """Queue again the points whose run failed; return how many."""
+        with self._alone():
+            failed = [t for t in self.trials() if t.state == TrialState.FAIL]
+            for trial in failed:
+                self._queue(trial)
+        return len(failed)
+
+    def finish(
+        self, claim: Claim, values: list[float], error: str | None = None, stopped: bool = False
+    ) -> None:
+        """Record how a run ended: its metric at each validation, or its error."""
+        with self._alone():
+            if error is not None:
+                claim.trial.set_user_attr(ERROR, error)
+                self.study.tell(claim.trial, state=TrialState.FAIL)
+            elif stopped:
+                self.study.tell(claim.trial, state=TrialState.PRUNED)
+            else:
+                self.study.tell(claim.trial, values[-1])
+        claim.release()
+
+    def is_behind(self, claim: Claim, values: list[float]) -> bool:
+        """Report the metric of every validation so far; return whether the run shall end."""
+        if self.sweep.early_termination is None or not values:
+            return False
+        with self._alone():
+            for step in range(claim.reported, len(values)):
+                claim.trial.report(values[step], step + 1)
+            claim.reported = len(values)
+            return claim.trial.should_prune()
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return the trials, without those that another one was queued instead of."""
+        trials = self.study.get_trials(deepcopy=False)
+        replaced = {t.user_attrs.get(INSTEAD_OF) for t in trials}
+        return [t for t in trials if t.number not in replaced]
+
+    def counts(self) -> Counts:
+        """Return how far the sweep is."""
+        states = [trial.state for trial in self.trials()]
+        return Counts(
+            total=max(self.total, len(states)),
+            begun=len(states) - states.count(TrialState.WAITING),
+            done=states.count(TrialState.COMPLETE),
+            stopped=states.count(TrialState.PRUNED),
+            failed=states.count(TrialState.FAIL),
+            running=states.count(TrialState.RUNNING),
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let only one process change the study at a time."""
+        with open(self.folder / LOCK, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _keep_copy(self) -> None:
+        copy = self.folder / COPY
+        if copy.exists():
+            if copy.read_text(encoding="utf-8") != self.sweep.text:
+                raise InputError(
+                    f"{self.folder} holds a sweep of another file ({copy}); choose another "
+                    "--folder."
+                )
+            return
+        with replacing(copy) as temporary:
+            temporary.write_text(self.sweep.text, encoding="utf-8")
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Return whether a run has ended by itself: `cgfe fit` writes its report last."""
+    report, last = run_dir / "report.html", run_dir / "checkpoints" / "last.ckpt"
+    return (
+        report.is_file()
+        and last.is_file()
+        and os.stat(report).st_mtime_ns >= os.stat(last).st_mtime_ns
+    )
+
+
+def clear_unless_resumable(run_dir: Path) -> Path | None:
+    """Return last.ckpt to go on from; else empty the folder, its lock left."""
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return last
+    for path in run_dir.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+    return None
+
+
+def _lock(run_dir: Path) -> IO[str] | None:
+    """Return the file of a run's lock, or None if somebody holds it."""
+    make_folder(run_dir)
+    file = open(run_dir / LOCK, "w")  # noqa: SIM115 (held as long as the run)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
+    match distribution:
+        case CategoricalDistribution():
+            trial.suggest_categorical(name, distribution.choices)
+        case IntDistribution():
+            trial.suggest_int(name, distribution.low, distribution.high)
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_float(name, low, high, step=step, log=log)
+
+
+def _sampler(method: str, seed: int) -> optuna.samplers.BaseSampler:
+    if method == "bayes":
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _pruner(settings: EarlyTermination | None) -> optuna.pruners.BasePruner:
+    if settings is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.HyperbandPruner(
+        min_resource=settings.min_iter,
+        max_resource=settings.max_iter or "auto",
+        reduction_factor=settings.eta,
+    )

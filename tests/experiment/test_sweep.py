@@ -1,0 +1,294 @@
+"""Local sweeps: every point once, whatever fails, is killed, or runs beside."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from cgfe.cli import main
+from cgfe.experiment import runner
+from cgfe.experiment.runner import run_sweep
+from cgfe.experiment.study import SweepStudy
+from cgfe.experiment.sweep_file import SweepFile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Stands in for a training: writes the metric of some epochs, slowly, and goes on where it was.
+TRAINING = """
+import csv, os, sys, time
+from pathlib import Path
+given = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
+folder, x = Path(given["run_dir"]), float(given["x"])
+with open("begun.txt", "a") as file:
+    file.write(f"{given['x']} {given.get('ckpt_path', 'new')} {os.environ['OMP_NUM_THREADS']}\\n")
+if given.get("fail_at") == given["x"]:
+    sys.exit("this point is broken")
+first = 0
+if "ckpt_path" in given:
+    first = int(Path(given["ckpt_path"]).read_text())
+(folder / "checkpoints").mkdir(exist_ok=True)
+for epoch in range(first, int(given["epochs"])):
+    time.sleep(float(given["seconds"]))
+    rows = [{"epoch": e, "step": e, "score": x + 1 / (e + 1)} for e in range(epoch + 1)]
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "step", "score"])
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "checkpoints" / "last.ckpt").write_text(str(epoch + 1))
+(folder / "report.html").write_text("done")
+"""
+
+
+def sweep_of(folder: Path, **changes: Any) -> Path:
+    """Write a sweep file over x of a quick stand-in for training."""
+    (folder / "training.py").write_text(TRAINING)
+    content = {
+        "method": "grid",
+        "metric": {"name": "score", "goal": "minimize"},
+        "parameters": {
+            "x": {"values": [3.0, 1.0, 2.0]},
+            "epochs": {"value": 2},
+            "seconds": {"value": 0.0},
+        },
+        "command": ["${env}", "${interpreter}", "training.py", "${args}"],
+    }
+    for key, value in changes.items():
+        if key in ("x", "epochs", "seconds", "fail_at"):
+            content["parameters"][key] = value  # type: ignore[index]
+        else:
+            content[key] = value
+    path = folder / "quick.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def begun(folder: Path) -> list[list[str]]:
+    return [line.split() for line in (folder / "begun.txt").read_text().splitlines()]
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "runs" / "sweep-quick" / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.05)
+
+
+def test_the_papers_sweep_is_read() -> None:
+    sweep = SweepFile.load(ROOT / "sweeps" / "energy_weight.yaml")
+    points = sweep.grid()
+    assert len(points) == 55
+    weights = [point["model.loss.energy_weight"] for point in points]
+    assert weights == sorted(weights)
+    words = sweep.arguments(points[-1], ["--run_dir=there"])
+    assert words[:5] == ["/usr/bin/env", sys.executable, "-m", "cgfe", "fit"]
+    for word in ("--model.loss.energy_weight=1.0", "--seed_everything=4", "--run_dir=there"):
+        assert word in words
+    assert "--model.loss.gauge=fixed" in words
+
+
+def test_every_kind_of_parameter(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, method="random", run_cap=2)
+    content = yaml.safe_load(path.read_text())
+    content["parameters"] |= {
+        "whole": {"min": 1, "max": 5},
+        "rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+        "model": {"parameters": {"loss": {"parameters": {"weight": {"values": [None, 1]}}}}},
+    }
+    path.write_text(yaml.safe_dump(content))
+    space = SweepFile.load(path).space
+    assert space["whole"] == IntDistribution(1, 5)
+    assert space["rate"] == FloatDistribution(1e-4, 1e-2, log=True)
+    assert space["model.loss.weight"] == CategoricalDistribution([None, 1])
+    assert "--model.loss.weight=null" in SweepFile.load(path).arguments({"model.loss.weight": None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "luck"}, "method is 'luck'"),
+        ({"metric": {"name": "score", "goal": "less"}}, "metric.goal is 'less'"),
+        ({"x": {"values": []}}, "parameters.x.values"),
+        ({"x": {"min": 0.0, "max": 1.0}}, "parameters.x has a range, but method is grid"),
+        ({"x": {"min": 1, "max": "many"}}, "parameters.x.max is 'many'"),
+        ({"x": {"distribution": "beta", "min": 0, "max": 1}}, "distribution is 'beta'"),
+        ({"x": 5}, "parameters.x is 5"),
+        ({"early_terminate": {"type": "envelope"}}, "expected type hyperband"),
+        ({"run_cap": 0}, "run_cap is 0"),
+        ({"speed": 3}, "speed is not known"),
+        ({"command": ["${interpreter}", "${nothing}"]}, "${nothing} is not known"),
+        ({"method": "random"}, "method random has no end"),
+    ],
+)
+def test_bad_files(
+    changes: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(sweep_of(tmp_path, **changes))]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cgfe: error:")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_missing_files_and_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep_of(tmp_path)
+    for words in (["no.yaml"], ["training.py"], [str(path), "--jobs", "0"]):
+        assert main(["sweep", *words]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_grid_runs_once_and_a_failure_harms_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep_of(tmp_path, fail_at={"value": 1.0})
+    assert main(["sweep", str(path), "--jobs", "2"]) == 2
+    assert "1 of 3 runs failed" in capsys.readouterr().err
+    assert sorted(line[0] for line in begun(tmp_path)) == ["1.0", "2.0", "3.0"]
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {int(line[2]) for line in begun(tmp_path)} == {threads}
+    rows = {row["x"]: row for row in results(tmp_path)}
+    assert rows["1.0"]["state"] == "fail"
+    assert "this point is broken" in rows["1.0"]["error"]
+    assert float(rows["3.0"]["score"]) == 3.5
+    # Called again it has nothing to do; asked to, it runs the failed point once more.
+    assert main(["sweep", str(path)]) == 2
+    assert len(begun(tmp_path)) == 3
+    assert main(["sweep", str(path), "--retry-failed"]) == 2
+    assert [line[0] for line in begun(tmp_path)[3:]] == ["1.0"]
+    assert len(results(tmp_path)) == 3
+    # The folder belongs to this file.
+    sweep_of(tmp_path, x={"values": [7.0, 8.0]})
+    assert main(["sweep", str(path)]) == 2
+    assert "another file" in capsys.readouterr().err
+
+
+def _cgfe(path: Path, *words: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "cgfe", "sweep", str(path), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _wait_for(found: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_two_sweeps_share_a_study(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, x={"values": [float(k) for k in range(8)]}, seconds={"value": 0.2})
+    both = [_cgfe(path) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert sorted(line[0] for line in begun(tmp_path)) == [f"{k:.1f}" for k in range(8)]
+    assert {row["state"] for row in results(tmp_path)} == {"complete"}
+
+
+def test_an_interrupted_sweep_goes_on_from_checkpoints(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, epochs={"value": 40}, seconds={"value": 0.1})
+    process = _cgfe(path)
+    last = tmp_path / "runs/sweep-quick/run-0000/checkpoints/last.ckpt"
+    _wait_for(lambda: last.is_file() and int(last.read_text() or 0) > 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    at = int(last.read_text())
+    assert at < 40  # its run was ended with it
+    assert run_sweep(_study(path), jobs=3, progress=False) == 0
+    again = [line for line in begun(tmp_path)[1:] if line[0] == "3.0"]
+    assert [Path(line[1]).name for line in again] == ["last.ckpt"]
+    assert len(begun(tmp_path)) == 4
+    assert {row["state"] for row in results(tmp_path)} == {"complete"}
+
+
+def test_runs_of_a_killed_sweep_go_on_and_are_not_run_twice(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, epochs={"value": 30}, seconds={"value": 0.1})
+    process = _cgfe(path)
+    _wait_for((tmp_path / "begun.txt").is_file)
+    process.kill()
+    process.wait()
+    study = _study(path)
+    assert study.counts().running == 1
+    claim = study.claim()  # the next one, since the first is still at work
+    assert claim is not None
+    assert claim.point == {"x": 1.0}
+    claim.release()
+    _wait_for((tmp_path / "runs/sweep-quick/run-0000/report.html").is_file)
+    assert run_sweep(study, jobs=2, progress=False) == 0
+    assert sorted(line[0] for line in begun(tmp_path)) == ["1.0", "2.0", "3.0"]
+    assert {row["state"] for row in results(tmp_path)} == {"complete"}
+
+
+def _study(path: Path, count: int | None = None) -> SweepStudy:
+    sweep = SweepFile.load(path)
+    return SweepStudy(sweep, Path("runs") / f"sweep-{sweep.name}", count, seed=0)
+
+
+def test_bayesian_search_finds_the_better_half(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, method="bayes", x={"min": 0.0, "max": 100.0}, epochs={"value": 1})
+    study = _study(path, count=16)
+    assert run_sweep(study, jobs=1, progress=False) == 0  # one at a time: the same points again
+    found = [trial.params["x"] for trial in study.trials()]
+    assert len(found) == 16
+    # Ten random points, then six that the model of them chose: of uniform ones five or six would
+    # lie in the lower third with a chance of 0.02.
+    assert sorted(found[10:])[4] < 34
+
+
+HYPERBAND = {"type": "hyperband", "min_iter": 1, "max_iter": 9, "eta": 3}
+
+
+def test_early_termination_finds_what_is_behind(tmp_path: Path) -> None:
+    path = sweep_of(
+        tmp_path, x={"values": [float(k) for k in range(18)]}, early_terminate=HYPERBAND
+    )
+    study = _study(path)
+    lengths = []
+    while claim := study.claim():
+        values = []
+        for epoch in range(9):
+            values.append(claim.point["x"] + 1 / (epoch + 1))
+            if behind := study.is_behind(claim, values):
+                break
+        study.finish(claim, values, stopped=behind)
+        lengths.append(len(values))
+    # Runs come from best to worst: the first is never behind, and of each bracket that has rungs
+    # all later ones end at the first of them; rungs are at 1, 3 and 9 values.
+    assert lengths[0] == 9
+    assert {1, 3} <= set(lengths) <= {1, 3, 9}
+    states = {trial.params["x"]: trial.state for trial in study.trials()}
+    assert states[0.0] == TrialState.COMPLETE
+    assert TrialState.PRUNED in states.values()
+
+
+def test_runs_that_are_behind_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(
+        SweepStudy, "is_behind", lambda _, claim, values: claim.point["x"] > 1 and len(values) > 1
+    )
+    path = sweep_of(
+        tmp_path,
+        x={"values": [1.0, 2.0]},
+        epochs={"value": 60},
+        seconds={"value": 0.1},
+        early_terminate=HYPERBAND,
+    )
+    study = _study(path)
+    assert run_sweep(study, jobs=2, progress=False) == 0
+    states = {row["x"]: (row["state"], float(row["epoch"])) for row in results(tmp_path)}
+    assert states["1.0"] == ("complete", 59)
+    assert states["2.0"][0] == "pruned"
+    assert states["2.0"][1] < 59
