@@ -1,6 +1,7 @@
 """What the site is made of: generated options, links, and nothing from other servers."""
 
 import importlib.util
+import pkgutil
 import re
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +9,7 @@ from types import ModuleType
 import pytest
 from blocks import ROOT, pages
 
+import cgfe
 from cgfe.cli import COMMANDS
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
@@ -62,6 +64,18 @@ def test_every_key_of_the_sampler_is_told_with_its_meaning(filled: dict[str, str
     rows = [row.split(" | ") for row in filled["sampler"].splitlines() if "| `" in row]
     assert len(rows) > 40
     assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+
+
+OBJECTS = re.findall(r"^::: (\S+)$", (ROOT / "docs/reference/python.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_every_object_told_of_is_there(name: str) -> None:
+    assert pkgutil.resolve_name(name).__doc__
+
+
+def test_public_names_are_told_of() -> None:
+    assert {f"cgfe.{name}" for name in cgfe.__all__} <= set(OBJECTS)
 
 
 def test_what_a_browser_would_load_from_elsewhere_is_found(hooks: ModuleType) -> None:
