@@ -6,6 +6,7 @@ picture from another server is refused.
 """
 
 import dataclasses
+import functools
 import inspect
 import io
 import os
@@ -118,6 +119,7 @@ class _Keys(training.TrainingCLI):
         raise _Found(self._subcommand_parsers["fit"])
 
 
+@functools.cache
 def fit_parser() -> Any:
     """Return the parser of `cgfe fit`, with the help of every key."""
     try:
