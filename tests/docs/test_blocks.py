@@ -68,6 +68,7 @@ def made_trajectories(folder: Path) -> None:
 def test_page(page: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing ten of each of the prior's terms takes longer than such a fit.
     monkeypatch.setattr("cgfe.report.prior_plots.MAX_COORDINATES", 1)
+    monkeypatch.setattr("cgfe.reference.convergence.BOOTSTRAPS", 10)
     monkeypatch.chdir(reader.folder)
     monkeypatch.syspath_prepend(reader.folder)
     before = dict(os.environ)
