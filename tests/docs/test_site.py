@@ -6,11 +6,17 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import h5py
+import numpy as np
 import pytest
 from blocks import ROOT, pages
 
 import cgfe
+from cgfe.analysis.free_energy import TICGrid
+from cgfe.analysis.metrics import EnsembleSample, compare
 from cgfe.cli import COMMANDS
+from cgfe.data.frames import _OPTIONAL, _REQUIRED
+from cgfe.data.writer import EXTRA
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
@@ -64,6 +70,27 @@ def test_every_key_of_the_sampler_is_told_with_its_meaning(filled: dict[str, str
     rows = [row.split(" | ") for row in filled["sampler"].splitlines() if "| `" in row]
     assert len(rows) > 40
     assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+
+
+def test_the_format_page_names_every_array_and_attribute(tiny_file: Path) -> None:
+    told = set(re.findall(r"`(\w+)`", (ROOT / "docs/developer/frames_format.md").read_text()))
+    assert {*_REQUIRED, *_OPTIONAL, EXTRA} <= told
+    with h5py.File(tiny_file) as file:
+        assert {*file, *file.attrs} <= told
+
+
+def test_the_house_has_every_room() -> None:
+    text = (ROOT / "docs/developer/house.md").read_text()
+    rooms = {path.parent.name for path in (ROOT / "cgfe").glob("*/__init__.py")}
+    assert [room for room in rooms if f"`{room}/`" not in text] == []
+
+
+def test_every_metric_is_explained() -> None:
+    text = (ROOT / "docs/guide/figures.md").read_text()
+    sample = EnsembleSample(np.random.default_rng(0).normal(size=(50, 2)))
+    metrics = compare(sample, sample, TICGrid.from_samples(sample.tics))
+    for name in (*metrics, "blown_up", "split_half_js"):
+        assert text.count(f"`{name}`") >= 2, name  # its meaning, and an example
 
 
 OBJECTS = re.findall(r"^::: (\S+)$", (ROOT / "docs/reference/python.md").read_text(), re.MULTILINE)
