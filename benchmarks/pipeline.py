@@ -85,13 +85,13 @@ def reference(frames: CGFramesDataModule, settings: Settings) -> list[Row]:
     """Return the time of TICA, of the labels, and of all that `Reference.fit` derives."""
     own, split, config = frames.frames[0], frames.splits[0], frames.reference_config
     found = frames.references[0]
+    tics = found.surface.tics
     pieces = [own.positions[piece] for piece in split.train]
 
     def labels() -> None:
-        fitted = EnergyLabels.fit(
-            found.tics, found.weights, found.temperature_kelvin, config.label_estimator
-        )
-        fitted.energies(found.tics)
+        temperature = found.system.temperature_kelvin
+        fitted = EnergyLabels.fit(tics, found.surface.weights, temperature, config.label_estimator)
+        fitted.energies(tics)
 
     parts: dict[str, Callable[[], object]] = {
         "TICA": lambda: TICAProjection.fit(pieces, own.frame_interval_ps, config.tica_lag_ps),
@@ -105,7 +105,7 @@ def reference(frames: CGFramesDataModule, settings: Settings) -> list[Row]:
             began = time.perf_counter()
             part()
             seconds.append(time.perf_counter() - began)
-        rows.append(Row(SECTION, "reference", name, seconds, len(found.tics), "frames"))
+        rows.append(Row(SECTION, "reference", name, seconds, len(tics), "frames"))
     return rows
 
 

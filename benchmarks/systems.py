@@ -10,7 +10,6 @@ from torch import Tensor
 from cgfe.data.embedded import EMBEDDED
 from cgfe.data.frames import CGFrames
 from cgfe.kernels.accuracy import checked_frames
-from cgfe.kernels.tabulated import CHECKED_FRAMES
 from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy, bond_graph_paths
 from cgfe.model.prior_terms import (
@@ -53,7 +52,7 @@ class System:
     @property
     def checked(self) -> Tensor:
         """Frames to check forces on."""
-        return checked_frames(self.frames, CHECKED_FRAMES)
+        return checked_frames(self.frames)
 
     def potential(self, config: CGSchNetConfig, seed: int = 0) -> Potential:
         """Return prior + a network of random parameters, on which speed does not depend."""

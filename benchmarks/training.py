@@ -91,7 +91,7 @@ def repeated(step: Callable[[Batch], None], batches: list[Batch]) -> Work:
 def steps(module: CGForceField) -> dict[str, Callable[[Batch], None]]:
     """Return the training step of every network, all with the same parameters."""
     network: CGSchNet = module.network
-    beads = len(module.references[0].bead_types)
+    beads = len(module.references[0].system.bead_types)
     found = {"cgfe": module_step(module), "PyG": baseline_step(PyGSchNet(network))}
     if HAS_TORCHMD_NET:
         found["torchmd-net"] = baseline_step(TorchMDNet(network, beads))
@@ -106,7 +106,7 @@ def measure(settings: Settings, ceilings: list[Row], advance: Advance | None = N
     module = force_field(frames, settings.network)
     works = {name: repeated(step, batches) for name, step in steps(module).items()}
     seconds = take_turns(works, settings.turns, settings.turn_seconds, advance)
-    beads = len(frames.references[0].bead_types)
+    beads = len(frames.references[0].system.bead_types)
     threads = torch.get_num_threads()
     peak = peak_flops(ceilings, threads)
     rows = []

@@ -129,8 +129,18 @@ def compare(reference: EnsembleSample, model: EnsembleSample, grid: TICGrid) -> 
         `delta_f_kt` (the model's ΔF(folded - unfolded) minus the reference's; NaN without a
         native structure), `coverage`, `outside` (share of the model's frames).
     """
-    p_reference, reference_outside = grid.histogram(reference.tics, reference.weights)
-    p_model, outside = grid.histogram(model.tics, model.weights)
+    first, second = (grid.histogram(x.tics, x.weights) for x in (reference, model))
+    return compare_counted(reference, model, first, second)
+
+
+def compare_counted(
+    reference: EnsembleSample,
+    model: EnsembleSample,
+    reference_shares: tuple[NDArray[np.float64], float],
+    model_shares: tuple[NDArray[np.float64], float],
+) -> dict[str, float]:
+    """Return what `compare` does of ensembles that `TICGrid.histogram` has counted already."""
+    (p_reference, reference_outside), (p_model, outside) = reference_shares, model_shares
     p, q = np.append(p_reference, reference_outside), np.append(p_model, outside)
     w1 = [
         wasserstein_distance(

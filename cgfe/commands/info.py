@@ -114,12 +114,13 @@ def describe_checkpoint(path: Path) -> Iterator[Line]:
     yield "network", _settings(asdict(model.network_config))
     yield "loss", _settings(asdict(model.loss_config))
     for name, reference in zip(model.system_names, model.references, strict=True):
-        yield "system", f"{name} ({'-'.join(reference.residue_names)})"
-        yield "  temperature", f"{reference.temperature_kelvin:g} K"
-        yield "  training frames", len(reference.tics)
-        times = ", ".join(f"{t / 1000:.3g}" for t in reference.tica.timescales_ps)
-        yield "  TICA", f"lag {reference.tica.lag_ps:g} ps, implied timescales {times} ns"
-        yield "  starts kept", len(reference.start_positions)
+        yield "system", f"{name} ({'-'.join(reference.system.residue_names)})"
+        yield "  temperature", f"{reference.system.temperature_kelvin:g} K"
+        yield "  training frames", len(reference.surface.tics)
+        tica = reference.projection.tica
+        times = ", ".join(f"{t / 1000:.3g}" for t in tica.timescales_ps)
+        yield "  TICA", f"lag {tica.lag_ps:g} ps, implied timescales {times} ns"
+        yield "  starts kept", len(reference.starts.positions)
 
 
 def describe_run(folder: Path) -> Iterator[Line]:

@@ -70,25 +70,22 @@ def run(words: Sequence[str]) -> None:
     reference = model.references[number]
     make_folder(output.parent)
     plain = model.to(device).potential(number)
-    frames = torch.from_numpy(reference.start_positions)
+    system, frames = reference.system, torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
         plain if options.plain else accelerated(plain, frames),
-        torch.from_numpy(reference.masses),
-        reference.temperature_kelvin if options.temperature is None else options.temperature,
+        torch.from_numpy(system.masses),
+        system.temperature_kelvin if options.temperature is None else options.temperature,
         options.time_step,
         options.friction,
         options.seed,
         device,
     )
-    count = len(reference.start_positions)
-    starts = reference.start_positions[[i % count for i in range(options.replicas)]]
+    starts = reference.starts.deal(options.replicas)
     names = [output]
     if options.replicas > 1:
         names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(options.replicas)]
     with ExitStack() as stack:
-        writers = [
-            TrajectoryWriter(stack.enter_context(replacing(name)), reference) for name in names
-        ]
+        writers = [TrajectoryWriter(stack.enter_context(replacing(name)), system) for name in names]
         for writer in writers:
             stack.callback(writer.close)
         bar = stack.enter_context(tqdm(total=options.steps, unit="step", desc="simulating"))

@@ -2,20 +2,19 @@
 
 import ctypes
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from cgfe.kernels.tables import TENSORS_OF_LAYER, activation_number, cubic_coefficients
 from cgfe.model.prior import TERMS
 from cgfe.model.prior_terms import PriorTerm
+from cgfe.model.schnet import CGSchNetConfig
 from cgfe.native import in_parallel, library
 
-if TYPE_CHECKING:
-    from cgfe.kernels.tabulated import TabulatedNetwork
-
-ACTIVATIONS = ("tanh", "silu")
-"""In the order of simulation.cpp."""
+GRIDS = (256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Intervals of filter tables; finer ones would leave the caches."""
 
 
 class _Sizes(ctypes.Structure):
@@ -51,10 +50,9 @@ class Dynamics(ctypes.Structure):
     )
 
 
-def runs_natively(positions: Tensor, network: "TabulatedNetwork | None") -> bool:
-    """Say whether the kernel takes such positions: float32, on a CPU, and it can be compiled."""
-    dtypes = {positions.dtype} if network is None else {positions.dtype, network.table.dtype}
-    fits = positions.device.type == "cpu" and dtypes == {torch.float32}
+def runs_natively(numbers: Tensor) -> bool:
+    """Say whether the kernel takes such numbers: float32, on a CPU, and it can be compiled."""
+    fits = numbers.device.type == "cpu" and numbers.dtype == torch.float32
     return fits and library("simulation") is not None
 
 
@@ -65,20 +63,28 @@ class NativeForces:
 
     Parameters
     ----------
-    terms : list of PriorTerm
-        The prior's.
-    network : TabulatedNetwork or None
     beads : int
+    terms : sequence of PriorTerm
+        The prior's.
+    config : CGSchNetConfig, optional
+        Of the network, if there is one.
+    arrays : sequence of Tensor
+        The network, from `network_arrays`. Best in float64: of differences of float32 values on a
+        fine grid little would be left.
     """
 
     def __init__(
-        self, terms: list[PriorTerm], network: "TabulatedNetwork | None", beads: int
+        self,
+        beads: int,
+        terms: Sequence[PriorTerm],
+        config: CGSchNetConfig | None = None,
+        arrays: Sequence[Tensor] = (),
     ) -> None:
         kernel = library("simulation")
         assert kernel is not None, "asked for where runs_natively is false"
         self._kernel = kernel
         sizes = _Sizes(beads=beads)
-        values = [] if network is None else _network_values(network, sizes)
+        values = [] if config is None else _network_values(config, arrays, sizes)
         indices = []
         kinds = list(TERMS.values())
         for term in sorted(terms, key=lambda term: kinds.index(type(term))):
@@ -138,24 +144,21 @@ class NativeForces:
         in_parallel(steps, len(state[0]), torch.get_num_threads())
 
 
-def _network_values(network: "TabulatedNetwork", sizes: _Sizes) -> list[Tensor]:
+def _network_values(
+    config: CGSchNetConfig, arrays: Sequence[Tensor], sizes: _Sizes
+) -> list[Tensor]:
     """Return the network's numbers in the order in which the kernel reads them."""
-    config = network.network.config
-    sizes.layers, sizes.intervals = config.num_layers, network.intervals
+    embedded, tables, *weights = arrays
+    polynomials = cubic_coefficients(tables)
+    sizes.layers, sizes.intervals = polynomials.shape[:2]
     sizes.hidden, sizes.filters = config.hidden_channels, config.num_filters
     sizes.half, sizes.cutoff = config.hidden_channels // 2, config.cutoff
-    sizes.activation = ACTIVATIONS.index(config.activation)
-    values = [network.embedded]
-    tables = network.table.unflatten(0, (config.num_layers, network.intervals + 1, -1))
-    for block, table in zip(network.network.interactions, tables, strict=True):
-        # The kernel skips pairs beyond the cutoff, of which the last row is made.
-        values += [*_weights(block.to_filters), *_weights(block.update), table[:-1]]
-    return values + _weights(network.network.output)
-
-
-def _weights(module: nn.Module | Tensor) -> list[Tensor]:
-    assert isinstance(module, nn.Module)
-    return [parameter.detach() for parameter in module.parameters()]
+    sizes.activation = activation_number(config)
+    values = [embedded]
+    for layer, table in enumerate(polynomials):
+        first = TENSORS_OF_LAYER * layer
+        values += [*weights[first : first + TENSORS_OF_LAYER], table]
+    return values + weights[TENSORS_OF_LAYER * sizes.layers :]
 
 
 def _joined(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:

@@ -10,31 +10,32 @@ where E' is the derivative of Σ E along the direction v = -g_F of the positions
 their derivatives along v are evaluated together, as dual numbers; the adjoints of all derivatives
 in E' are those of the values in E, known from the forces, so one way back through the values is
 left. All that is in training.cpp; here is what surrounds it.
-
-The filter of a pair depends on its distance alone, so the filter networks are evaluated on an
-even grid of distances, once per step, and interpolated by cubic Hermite polynomials. Forces are
-the exact gradient of the interpolated energy.
 """
 
-import functools
-import math
+import ctypes
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from cgfe.kernels.accuracy import checked_frames, exact_energy_and_forces, in_float64
-from cgfe.kernels.native_training import differentiate, evaluate
-from cgfe.model.schnet import RADIAL_BASES, CGSchNet, CGSchNetConfig, Interaction
+from cgfe.kernels.accuracy import coarsest_grid, in_float64
+from cgfe.kernels.simulation import pointer
+from cgfe.kernels.tables import activation_number, network_arrays
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig
+from cgfe.native import library
 
-TOLERANCE = 1e-5
-"""Largest error of interpolation: root mean squares over frames, relative to the energies and
-forces themselves."""
-FIRST_INTERVALS, LAST_INTERVALS = 512, 4096
-CHECKED_FRAMES = 32
+GRIDS = (512, 1024, 2048, 4096)
+"""Tables are made anew in each step: finer ones cost more than they save."""
+NAMES = {torch.float32: "float", torch.float64: "double"}
+
+
+def is_supported(positions: Tensor) -> bool:
+    """Return whether the kernels run on this device, in this precision."""
+    known = positions.device.type == "cpu" and positions.dtype in NAMES
+    # Autocast rounds the results of matrix products.
+    return known and not torch.is_autocast_enabled("cpu") and _library() is not None
 
 
 def energy_and_forces(
@@ -48,19 +49,14 @@ def energy_and_forces(
     ----------
     network : CGSchNet
     positions : Tensor (B, N, 3)
-        Å, such that `native_training.is_supported`.
+        Å, such that `is_supported`.
     bead_types : LongTensor (N,)
     intervals : int
         Of the filters' grid.
     """
-    blocks = [block for block in network.interactions if isinstance(block, Interaction)]
-    weights = [x for block in blocks for x in (block.to_filters, block.update)]
+    arrays = network_arrays(network, bead_types, intervals)
     energy, forces = _EnergyAndForces.apply(
-        network.config,
-        positions.detach().contiguous(),
-        network.embedding(bead_types),
-        _filter_tables(network.config, [block.filter_network for block in blocks], intervals),
-        *(parameter for part in (*weights, network.output) for parameter in part.parameters()),
+        network.config, positions.detach().contiguous(), *arrays
     )
     return energy, forces
 
@@ -70,131 +66,115 @@ def sufficient_intervals(
 ) -> tuple[int | None, float]:
     """Return the coarsest grid that holds the tolerance, and its error.
 
-    Grids of 512, 1,024, ... 4,096 intervals are compared with the network itself, in float64.
-
-    Parameters
-    ----------
-    network : CGSchNet
-    systems : sequence of (Tensor (F, N, 3), LongTensor (N,))
-        Real frames in Å and their bead types; 32 frames are taken of each, fewer of large ones.
-
-    Returns
-    -------
-    intervals : int or None
-        None if no grid holds the tolerance.
-    error : float
-        The larger one of energies and forces, of the worst system.
+    Parameters and results are those of `coarsest_grid`; grids have 512, 1,024, ... 4,096
+    intervals, and rounding is left out: all is evaluated in float64.
     """
     exact = in_float64(network)
-    cases = []
-    for positions, bead_types in systems:
-        frames = checked_frames(positions, CHECKED_FRAMES).double()
-        cases.append((frames, bead_types, exact_energy_and_forces(exact, frames, bead_types)))
-    error, intervals = math.inf, FIRST_INTERVALS
-    while cases and intervals <= LAST_INTERVALS:
-        errors = [
-            (one - other).norm() / other.norm().clamp(min=1e-30)
-            for frames, types, expected in cases
-            for one, other in zip(
-                energy_and_forces(exact, frames, types, intervals), expected, strict=True
-            )
-        ]
-        error = float(torch.stack(errors).max())  # not a number, if any is not
-        if error <= TOLERANCE:
-            return intervals, error
-        intervals *= 2
-    return None, error
+    return coarsest_grid(
+        exact, systems, lambda frames, types, n: energy_and_forces(exact, frames, types, n), GRIDS
+    )
 
 
 class _EnergyAndForces(torch.autograd.Function):
-    """training.cpp as one function of the network's parameters."""
+    """training.cpp as one function of the network's arrays."""
 
     @staticmethod
     def forward(
-        ctx: Any, config: CGSchNetConfig, positions: Tensor, *parameters: Tensor
+        ctx: Any, config: CGSchNetConfig, positions: Tensor, *arrays: Tensor
     ) -> tuple[Tensor, Tensor]:
-        parameters = tuple(parameter.contiguous() for parameter in parameters)
-        energy, forces, ctx.kept = evaluate(config, positions, parameters)
-        ctx.config = config
-        ctx.save_for_backward(positions, *parameters)
-        return energy, forces
+        arrays = tuple(array.contiguous() for array in arrays)
+        sizes = _sizes(config, positions, arrays)
+        count = _function("kept", positions)
+        count.restype = ctypes.c_int64
+        kept = Kept(count(ctypes.byref(sizes)), positions)
+        energies, forces = positions.new_empty(len(positions)), torch.empty_like(positions)
+        _function("evaluate", positions)(
+            *(ctypes.byref(sizes), _pointers(arrays)),
+            *map(pointer, (positions, kept.memory, energies, forces)),
+        )
+        ctx.config, ctx.kept = config, kept
+        ctx.save_for_backward(positions, *arrays)
+        return energies, forces
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        positions, *parameters = ctx.saved_tensors
-        return None, None, *differentiate(ctx.config, positions, parameters, ctx.kept, *gradients)
+        positions, *arrays = ctx.saved_tensors
+        sizes = _sizes(ctx.config, positions, arrays)
+        of_arrays = [torch.empty_like(array) for array in arrays]
+        of_energies, directions = gradients[0].contiguous(), gradients[1].neg().contiguous()
+        _function("differentiate", positions)(
+            *(ctypes.byref(sizes), _pointers(arrays)),
+            *map(pointer, (positions, ctx.kept.memory, of_energies, directions)),
+            _pointers(of_arrays),
+        )
+        return None, None, *of_arrays
 
 
-def _filter_tables(
-    config: CGSchNetConfig, filter_networks: Sequence[nn.Module], intervals: int
-) -> Tensor:
-    """Return value, rise and slope of all filters at all grid points (L, G, 3, F).
+class Kept:
+    """Memory for what the way forth keeps for the way back; later steps use it again.
 
-    W = y C with y = V φ(U r + u) + v, radial functions r and envelope C; so W' = y' C + y C' with
-    y' = V (φ' ∘ U r'). The rise to the next point is ΔW = Δy C + y ΔC with Δy = V Δφ: taken
-    before rounding to float32, Δφ keeps its digits, and all large products are in float32.
+    Fresh pages for it, some hundred MB of which the C library returns to the system each time,
+    cost a quarter of a step.
     """
-    grid = _grid(config, intervals)
-    inner, inner_bias, outer, outer_bias = (
-        torch.stack(same)
-        for same in zip(*(network.parameters() for network in filter_networks), strict=True)
+
+    free: ClassVar[list[Tensor]] = []
+    most_free: ClassVar[int] = 2
+
+    def __init__(self, numbers: int, like: Tensor) -> None:
+        others = []
+        while self.free:
+            memory = self.free.pop()  # no other thread can take the same
+            if memory.dtype == like.dtype and len(memory) >= numbers:
+                break
+            others.append(memory)
+        else:
+            memory = like.new_empty(numbers)
+        self.free.extend(others)
+        self.memory = memory
+
+    def __del__(self) -> None:
+        self.free.append(self.memory)
+        del self.free[: -self.most_free]
+
+
+class _Sizes(ctypes.Structure):
+    """As in training.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("frames", "beads", "layers", "hidden", "filters")),
+        *((name, ctypes.c_int64) for name in ("half", "intervals", "activation", "threads")),
+        ("cutoff", ctypes.c_double),
     )
-    after, slope = ACTIVATIONS[config.activation](
-        torch.baddbmm(inner_bias[:, None].double(), grid.radial.expand(len(inner), -1, -1),
-                      inner.double().mT)
-    )  # fmt: skip
-    bent = slope * (grid.radial_slope @ inner.double().mT)
-    rise = functional.pad(after.diff(dim=1), (0, 0, 0, 1))
-    hidden = torch.cat([x.to(outer) for x in (after, rise, bent)], dim=1)
-    filters, filter_rise, filter_slope = (hidden @ outer.mT).chunk(3, dim=1)
-    filters = filters + outer_bias[:, None]
-    envelope, next_envelope, envelope_rise, envelope_slope = grid.envelope.to(outer)
-    return torch.stack(
-        [
-            filters * envelope,
-            filter_rise * next_envelope + filters * envelope_rise,
-            filter_slope * envelope + filters * envelope_slope,
-        ],
-        dim=2,
+
+
+def _sizes(config: CGSchNetConfig, positions: Tensor, arrays: Sequence[Tensor]) -> _Sizes:
+    assert all(x.is_contiguous() and x.dtype == positions.dtype for x in (positions, *arrays))
+    frames, beads, _ = positions.shape
+    return _Sizes(
+        frames=frames,
+        beads=beads,
+        layers=config.num_layers,
+        hidden=config.hidden_channels,
+        filters=config.num_filters,
+        half=config.hidden_channels // 2,
+        intervals=arrays[1].shape[1] - 1,
+        activation=activation_number(config),
+        threads=torch.get_num_threads(),
+        cutoff=config.cutoff,
     )
 
 
-class _Grid(NamedTuple):
-    """What tables are made of, in float64; slopes are per interval."""
-
-    radial: Tensor
-    """(G, K)"""
-    radial_slope: Tensor
-    """(G, K)"""
-    envelope: Tensor
-    """(4, G, 1): its value, that of the next point, the rise to it, and the slope"""
+def _library() -> ctypes.CDLL | None:
+    return library("training", "-fopenmp")
 
 
-@functools.lru_cache(maxsize=8)
-def _grid(config: CGSchNetConfig, intervals: int) -> _Grid:
-    with torch.inference_mode(False):  # kept for training steps too
-        basis = RADIAL_BASES[config.radial_basis](config.num_radial, config.cutoff).double()
-        step = torch.full((intervals + 1,), config.cutoff / intervals, dtype=torch.float64)
-        distances = torch.arange(intervals + 1) * step
-        radial, radial_slope = torch.func.jvp(basis, (distances,), (step,))[:2]
-        phase = torch.linspace(0, math.pi, intervals + 1, dtype=torch.float64)[:, None]
-        value, slope = 0.5 + 0.5 * phase.cos(), (-0.5 * math.pi / intervals) * phase.sin()
-        following = functional.pad(value[1:], (0, 0, 0, 1))
-        rise = functional.pad(value.diff(dim=0), (0, 0, 0, 1))
-        return _Grid(radial, radial_slope, torch.stack([value, following, rise, slope]))
+def _function(name: str, like: Tensor) -> "ctypes._NamedFuncPointer":
+    native = _library()
+    assert native is not None, "asked for where is_supported is false"
+    found: ctypes._NamedFuncPointer = getattr(native, f"{name}_{NAMES[like.dtype]}")
+    return found
 
 
-def _tanh(before: Tensor) -> tuple[Tensor, Tensor]:
-    after = torch.tanh(before)
-    return after, 1 - after.square()
-
-
-def _silu(before: Tensor) -> tuple[Tensor, Tensor]:
-    gate = torch.sigmoid(before)
-    after = before * gate
-    return after, gate + after * (1 - gate)
-
-
-ACTIVATIONS = {"tanh": _tanh, "silu": _silu}
-"""Value and derivative, in operations that autograd differentiates (not aten::silu_backward)."""
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

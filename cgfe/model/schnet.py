@@ -16,6 +16,7 @@ from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
 
+ONE_SYSTEM = "expected frames of one system; make a batch for each system"
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "silu": nn.SiLU}
 
 
@@ -166,9 +167,8 @@ class CGSchNet(nn.Module):
 
     Notes
     -----
-    Two evaluations share one set of parameters: `energy` for frames of one system, where all
-    pairs of beads are laid out densely, and `energy_sparse` for graphs of any size. A filter
-    depends on a distance alone and is evaluated once per unordered pair in both.
+    All pairs of beads are laid out densely, so frames evaluated together are of one system. A
+    filter depends on a distance alone and is evaluated once per unordered pair.
     """
 
     def __init__(self, config: CGSchNetConfig) -> None:
@@ -212,64 +212,38 @@ class CGSchNet(nn.Module):
         features = self.embedding(bead_types)[:, None]
         return self._bead_energies(features, distances, convolve).sum(0).expand(frames)
 
-    def energy_sparse(
-        self, positions: Tensor, bead_types: Tensor, batch: Tensor, num_graphs: int
-    ) -> Tensor:
-        """Return the energies of graphs of any size and composition.
-
-        Parameters
-        ----------
-        positions : Tensor (A, 3)
-            Å, of the beads of all graphs.
-        bead_types : LongTensor (A,)
-        batch : LongTensor (A,)
-            The graph of each bead, in rising order.
-        num_graphs : int
-
-        Returns
-        -------
-        Tensor (G,)
-            kcal/mol.
-        """
-        first, second = _pairs_within(positions.detach(), batch, num_graphs, self.config.cutoff)
-        distances = _lengths(positions[second] - positions[first])
-
-        def convolve(filters: Tensor, features: Tensor) -> Tensor:
-            summed = torch.zeros_like(features).index_add(0, first, features[second] * filters)
-            return summed.index_add(0, second, features[first] * filters)
-
-        energies = self._bead_energies(self.embedding(bead_types), distances, convolve)
-        return energies.new_zeros(num_graphs).index_add(0, batch, energies)
-
     def forward(self, batch: Batch) -> Tensor:
         """Return the energies (G,), kcal/mol, of a torch-geometric batch.
 
-        The batch has `pos` (A, 3), `bead_types` (A,), `batch` (A,) and `ptr` (G + 1,). It is
-        evaluated densely when all its graphs have the same beads.
+        Parameters
+        ----------
+        batch : Batch
+            Frames of one system, with `pos` (A, 3) in Å, `bead_types` (A,) and `ptr` (G + 1,).
+
+        Raises
+        ------
+        InputError
+            If its graphs do not all have the same beads.
         """
-        return self._energy_of(batch.pos, batch)
+        types = bead_types_of(batch)
+        return self.energy(batch.pos.view(-1, len(types), 3), types)
 
     def energy_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the energies (G,), kcal/mol, and forces (A, 3), kcal/mol/Å, of a batch.
 
         In training mode both can be differentiated again; otherwise they are detached. Works
-        under `torch.no_grad`.
+        under `torch.no_grad`. Batch and errors are those of `forward`.
         """
+        types = bead_types_of(batch)
         with torch.enable_grad():
             positions = batch.pos.detach().requires_grad_()
-            energy = self._energy_of(positions, batch)
+            energy = self.energy(positions.view(-1, len(types), 3), types)
             (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=self.training)
             if not self.training:
                 return energy.detach(), -gradient
             # The last bias shifts the energy and leaves the forces alone; distributed training
             # wants every parameter to take part in a loss of forces only.
             return energy, 0 * self.get_parameter("output.2.bias") - gradient
-
-    def _energy_of(self, positions: Tensor, batch: Batch) -> Tensor:
-        types = common_types(batch)
-        if types is not None:
-            return self.energy(positions.view(-1, len(types), 3), types)
-        return self.energy_sparse(positions, batch.bead_types, batch.batch, batch.num_graphs)
 
     def _bead_energies(
         self, features: Tensor, distances: Tensor, convolve: Callable[[Tensor, Tensor], Tensor]
@@ -282,13 +256,28 @@ class CGSchNet(nn.Module):
         return self.output(features).squeeze(-1)
 
 
-def common_types(batch: Batch) -> Tensor | None:
-    """Return the bead types (N,) if all graphs of a batch have the same, else None."""
-    beads = len(batch.bead_types) // batch.num_graphs
-    if not bool((batch.ptr.diff() == beads).all()):
-        return None
-    types = batch.bead_types.view(batch.num_graphs, beads)
-    return types[0] if bool((types == types[0]).all()) else None
+def bead_types_of(batch: Batch) -> Tensor:
+    """Return the bead types (N,) of the one system that all graphs of a batch are of.
+
+    A batch that is made of one system says so by `one_system` and is not compared, for which a
+    training step would have to wait for the GPU.
+
+    Raises
+    ------
+    InputError
+        If graphs differ in their beads.
+    """
+    graphs = batch.num_graphs
+    beads, rest = divmod(len(batch.bead_types), graphs)
+    if not rest and "one_system" in batch:
+        return batch.bead_types[:beads]
+    if rest or not bool((batch.ptr.diff() == beads).all()):
+        sizes = " and ".join(map(str, sorted(set(batch.ptr.diff().tolist()))))
+        raise InputError(f"a batch has graphs of {sizes} beads, {ONE_SYSTEM}.")
+    types = batch.bead_types.view(graphs, beads)
+    if not bool((types == types[0]).all()):
+        raise InputError(f"a batch has graphs of {beads} beads of different types, {ONE_SYSTEM}.")
+    return types[0]
 
 
 # The dense convolution. Pairs are ordered by the difference k of their bead indices: block k
@@ -354,17 +343,3 @@ class _PairProduct(torch.autograd.Function):
 def _lengths(vectors: Tensor) -> Tensor:
     # Beads on one point get a zero gradient, not 0/0.
     return vectors.square().sum(-1).clamp(min=1e-12).sqrt()
-
-
-def _pairs_within(
-    positions: Tensor, batch: Tensor, num_graphs: int, cutoff: float
-) -> tuple[Tensor, Tensor]:
-    """Return the bead indices i < j of all pairs of one graph and closer than the cutoff."""
-    ends = torch.bincount(batch, minlength=num_graphs).cumsum(0)
-    beads = torch.arange(len(batch), device=batch.device)
-    later = ends[batch] - beads - 1  # beads of the same graph that come after each bead
-    first = beads.repeat_interleave(later)
-    rank = torch.arange(len(first), device=batch.device) - (later.cumsum(0) - later)[first]
-    second = first + 1 + rank
-    near = (positions[first] - positions[second]).square().sum(-1) < cutoff**2
-    return first[near], second[near]

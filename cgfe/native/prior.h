@@ -1,12 +1,14 @@
-// The prior, by the formulas of prior_forces.py.
+// The prior of model/prior_terms.py, and its gradient written out. All terms depend on positions by
+// vectors between two beads; each gives its energy's gradient in its own vectors.
 
 #include <cmath>
 #include <cstdint>
 
 namespace {
 
-constexpr float TINY = 1e-12f;             // as in prior_forces.py
-constexpr float SMALLEST_DISTANCE = 0.1f;  // as in prior_terms.py
+// Keeps the gradient of coinciding or collinear beads finite, where it has no direction.
+constexpr float TINY = 1e-12f;
+constexpr float SMALLEST_DISTANCE = 0.1f;  // as in model/prior_terms.py
 
 struct Vector {
     float x, y, z;
@@ -59,6 +61,7 @@ class Prior {
         return energy;
     }
 
+    // d(cos θ)/da = (b - cos θ a |b| / |a|) / (|a| |b|)
     float angles() const {
         float energy = 0;
         constexpr float least = SMALLEST_DISTANCE * SMALLEST_DISTANCE;
@@ -78,6 +81,7 @@ class Prior {
         return energy;
     }
 
+    // dφ/db₁ = |b₂| n₁ / n₁², dφ/db₃ = |b₂| n₂ / n₂²; dφ/db₂ from invariance under rotation.
     float dihedrals() const {
         float energy = 0;
         for (int k = 0; k < p.dihedrals.count; ++k) {

@@ -1,5 +1,5 @@
 // Energies, forces and Langevin steps of many replicas of one system on the CPU: the prior of
-// prior_terms.py and a CGSchNet whose filters are tabulated.
+// model/prior_terms.py and a CGSchNet whose filters are tabulated.
 //
 // Replicas do not see each other, so a thread takes its replicas through many steps in one call.
 // It takes a block of them at a time: enough beads to use each weight and table row that comes

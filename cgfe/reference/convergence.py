@@ -157,11 +157,13 @@ def analyse(
     """
     if progress is not None:
         progress("states and weights", 0.0)
-    if against is None:
-        return analyse_sampled(Sampled.of(frames, seed), seed, progress)
-    _check_same_system(frames, against)
-    projection = fit_projection(frames)
-    data, second = (Sampled.of(x, seed, projection) for x in (frames, against))
+    if against is not None:
+        _check_same_system(frames, against)
+    projection, tics = fit_projection(frames)
+    data, second = Sampled.of(frames, seed, projection.grid, tics), None
+    if against is not None:
+        others = projection.tica.project(against.positions)
+        second = Sampled.of(against, seed, projection.grid, others)
     return analyse_sampled(data, seed, progress, second)
 
 

@@ -9,16 +9,16 @@ from cgfe.analysis.core_sets import FOLDED, UNFOLDED
 from cgfe.analysis.folding import FoldingData
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT
-from cgfe.analysis.tica import TICAProjection
 from cgfe.analysis.weights import StateWeights, Walkers
 from cgfe.data.frames import FRAMES_AT_ONCE, CGFrames
 from cgfe.errors import InputError
 from cgfe.geometry import rmsd
-from cgfe.reference.reference import ReferenceConfig
+from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.projection import Projection, fit_tica
+from cgfe.reference.training_frames import TrainingFrames
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Projection = tuple[TICAProjection, TICGrid]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,17 @@ class Sampled:
         return len(self.bins) * self.frame_interval_ps / 1000
 
     @classmethod
-    def of(cls, frames: CGFrames, seed: int, projection: "Projection | None" = None) -> "Sampled":
-        """Project the frames and fit states and weights to them.
+    def of(cls, frames: CGFrames, seed: int, grid: TICGrid, tics: FloatArray) -> "Sampled":
+        """Fit states and weights to frames that are projected already.
 
         Parameters
         ----------
         frames : CGFrames
         seed : int
-        projection : Projection, optional
-            Of another file, to compare surfaces; fitted to this one by default.
+        grid : TICGrid
+            One for all files whose surfaces are compared.
+        tics : array (F, 2)
+            Of the frames.
 
         Raises
         ------
@@ -80,7 +82,6 @@ class Sampled:
         slices = frames.trajectory_slices()
         trajectories = [frames.positions[s] for s in slices]
         logs = _bias_logs(frames, slices)
-        tica, grid = projection or fit_projection(frames)
         fitted = StateWeights.fit(trajectories, logs, frames.frame_interval_ps, seed)
         walkers = fitted.walkers
         folded = folding = None
@@ -95,7 +96,7 @@ class Sampled:
         return cls(
             walkers=walkers,
             msm_share=fitted.msm_share,
-            bins=grid.bin_index(tica.project(frames.positions)),
+            bins=grid.bin_index(tics),
             grid=grid,
             folded=folded,
             folding=folding,
@@ -132,8 +133,8 @@ def _delta_f(folded: float, unfolded: float) -> float:
     return float(np.clip(value, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT))
 
 
-def fit_projection(frames: CGFrames) -> Projection:
-    """Return the TICA of the unbiased frames (all, if all are biased), and a grid for all.
+def fit_projection(frames: CGFrames) -> tuple[Projection, FloatArray]:
+    """Return TICA of the unbiased frames (all, if all are biased), a grid for all, and the TICs.
 
     Raises
     ------
@@ -141,12 +142,10 @@ def fit_projection(frames: CGFrames) -> Projection:
         If there is too little for TICA.
     """
     config = ReferenceConfig()
-    slices = frames.trajectory_slices()
-    biased = np.isin([frames.trajectory_index[s.start] for s in slices], frames.biased_trajectories)
-    chosen = [s for s, b in zip(slices, biased, strict=True) if not b] or slices
-    kinetic = [frames.positions[s] for s in chosen]
-    tica = TICAProjection.fit(kinetic, frames.frame_interval_ps, config.tica_lag_ps)
-    return tica, TICGrid.from_samples(tica.project(frames.positions), bins=config.bins)
+    training = TrainingFrames(frames, frames.trajectory_slices())
+    tica = fit_tica(training, config)
+    (tics,) = training.read(tica.project)
+    return Projection.spanning(tica, tics, config), tics
 
 
 def _bias_logs(frames: CGFrames, slices: list[slice]) -> list[FloatArray | None]:

@@ -5,7 +5,7 @@ from one procedure.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from scipy import ndimage
 
 from cgfe.analysis.metrics import (
     EnsembleSample,
-    compare,
+    compare_counted,
     free_energy_mse_kt2,
     independent_frames,
     kl_divergence,
+    reference_floor,
     split_half_js,
 )
+from cgfe.geometry import rmsd
 from cgfe.kernels.fast_potential import accelerated
 from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference
@@ -58,19 +60,46 @@ def simulate(
 
     Every process gets equally many replicas (rounded up), with its own random stream.
     """
-    share = -(-config.replicas // world_size)
-    chosen = (np.arange(share) * world_size + rank) % len(reference.start_positions)
-    frames = torch.from_numpy(reference.start_positions)
+    frames = torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
         accelerated(potential.to(device), frames) if config.fast else potential,
-        torch.from_numpy(reference.masses),
-        reference.temperature_kelvin,
+        torch.from_numpy(reference.system.masses),
+        reference.system.temperature_kelvin,
         config.time_step_ps,
         config.friction_per_ps,
         (config.seed or 0) * 10_007 + rank,
         device,
     )
-    return simulation.run(frames[chosen], config.steps, config.save_interval, progress)
+    starts = torch.from_numpy(reference.starts.deal(config.replicas, rank, world_size))
+    return simulation.run(starts, config.steps, config.save_interval, progress)
+
+
+def with_floor(reference: Reference, trajectory_index: NDArray[np.integer]) -> Reference:
+    """Return the reference with the metrics between halves of its own frames.
+
+    Parameters
+    ----------
+    reference : Reference
+    trajectory_index : array (F,)
+        Of the training frames, which alone tells which of them go together.
+    """
+    floor = reference_floor(
+        reference_sample(reference), trajectory_index, reference.projection.grid
+    )
+    return replace(reference, floor=floor)
+
+
+def reference_sample(reference: Reference) -> EnsembleSample:
+    """Return the training frames as metrics see them."""
+    surface = reference.surface
+    return EnsembleSample(surface.tics, surface.weights, surface.rmsd)
+
+
+def model_sample(reference: Reference, positions: NDArray[np.floating]) -> EnsembleSample:
+    """Return simulated positions (F, N, 3) in Å as metrics see them."""
+    native = reference.system.native_positions
+    distance = None if native is None else rmsd(positions, native)
+    return EnsembleSample(reference.projection.tica.project(positions), None, distance)
 
 
 def judge(
@@ -86,21 +115,27 @@ def judge(
     kept = positions[int(burn_in * len(positions)) :, ~blown_up]
     if kept.size == 0:
         return _nothing(reference, positions.shape[2:])
-    sample = reference.model_sample(kept.reshape(-1, *positions.shape[2:]))
-    metrics = compare(reference.sample, sample, reference.grid)
+    frames = kept.reshape(-1, *positions.shape[2:])
+    sample = model_sample(reference, frames)
+    grid, surface = reference.projection.grid, reference.surface
+    density, outside = grid.histogram(sample.tics)
+    metrics = compare_counted(
+        reference_sample(reference),
+        sample,
+        (surface.probability, surface.outside),
+        (density, outside),
+    )
     tics = sample.tics.reshape(*kept.shape[:2], -1)
     metrics["blown_up"] = float(blown_up.mean())
-    metrics["split_half_js"] = split_half_js(tics, reference.grid)
+    metrics["split_half_js"] = split_half_js(tics, grid)
     independent = independent_frames(tics) if len(tics) > 3 else float("nan")
-    density, _ = reference.grid.histogram(sample.tics, None)
-    frames = kept.reshape(-1, *positions.shape[2:])
     return Judgement(metrics, density, sample, frames, independent)
 
 
 def _nothing(reference: Reference, bead_shape: tuple[int, ...]) -> Judgement:
     """Return the judgement of a model of which no replica stayed whole: the worst there is."""
-    density = np.zeros(reference.grid.shape)
-    probability, _ = reference.grid.histogram(reference.tics, reference.weights)
+    probability = reference.surface.probability
+    density = np.zeros_like(probability)
     metrics = {
         "js": float(np.log(2)),
         "kl_reference_model": kl_divergence(np.append(probability, 0), np.append(density, 1)),
@@ -122,39 +157,38 @@ def free_energy_result(
     simulation: dict[str, Any],
 ) -> FreeEnergyResult:
     """Gather what the report needs of a judgement."""
-    density, _ = reference.grid.histogram(reference.tics, reference.weights)
-    minima = surface_minima(reference)
-    starts = np.asarray(reference.tica.project(reference.start_positions))
+    minima, positions = surface_minima(reference), reference.starts.positions
+    tica, floor = reference.projection.tica, reference.floor
+    starts = tica.project(positions)
     return FreeEnergyResult(
         system=system,
         metrics=judgement.metrics,
         # The halves of a reference do not blow up, and their own JS is the floor's.
-        floor=reference.floor | {"blown_up": 0.0, "split_half_js": reference.floor["js"]},
+        floor=floor and floor | {"blown_up": 0.0, "split_half_js": floor["js"]},
         prior=prior.metrics if prior else {},
         simulation=simulation
         | {
             "independent_frames": judgement.independent_frames,
-            "reference_timescale_ps": float(reference.tica.timescales_ps[0]),
+            "reference_timescale_ps": float(tica.timescales_ps[0]),
         },
-        edges=reference.grid.edges,
-        reference=density,
+        edges=reference.projection.grid.edges,
+        reference=reference.surface.probability,
         model=judgement.density,
         prior_density=prior.density if prior else None,
-        residue_names=reference.residue_names,
+        residue_names=reference.system.residue_names,
         structure_tics=minima,
-        reference_structures=_nearest(minima, reference, starts, reference.start_positions),
+        reference_structures=_nearest(minima, reference, starts, positions),
         model_structures=_nearest(minima, reference, judgement.sample.tics, judgement.positions),
     )
 
 
 def surface_minima(reference: Reference) -> NDArray[np.float64]:
     """Return TIC positions (S, 2) of the deepest separate minima of the reference surface."""
-    probability, _ = reference.grid.histogram(reference.tics, reference.weights)
-    smooth = ndimage.gaussian_filter(probability, 1.0)
+    smooth = ndimage.gaussian_filter(reference.surface.probability, 1.0)
     size = 2 * MINIMUM_SEPARATION_BINS + 1
     peaks = np.argwhere((smooth == ndimage.maximum_filter(smooth, size)) & (smooth > 0))
     order = np.argsort(-smooth[tuple(peaks.T)])[:MAX_STRUCTURES]
-    first, second = reference.grid.centres
+    first, second = reference.projection.grid.centres
     return np.stack([first[peaks[order, 0]], second[peaks[order, 1]]], axis=1)
 
 
@@ -165,8 +199,8 @@ def _nearest(
     positions: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Return the frame nearest to each minimum, NaN if none is within two bins."""
-    widths = np.array([edges[1] - edges[0] for edges in reference.grid.edges])
-    found = np.full((len(minima), *reference.start_positions.shape[1:]), np.nan, np.float32)
+    widths = np.array([edges[1] - edges[0] for edges in reference.projection.grid.edges])
+    found = np.full((len(minima), *reference.starts.positions.shape[1:]), np.nan, np.float32)
     for row, minimum in enumerate(minima):
         if len(tics):
             distance = np.linalg.norm((tics - minimum) / widths, axis=1)

@@ -46,9 +46,9 @@ class SimulationConfig:
     seed : int, optional
         0 if not given; the command line takes seed_everything by default.
     fast : bool
-        Tabulate the network's filters and step in C++ on a CPU, or compiled on a GPU: the same
-        forces to 1e-5, and ten times the speed or more on a CPU.
-        Off: the network as it is trained, with autograd.
+        On a CPU, tabulate the network's filters and step in C++: the same forces to 1e-5, and ten
+        times the speed or more. Off, on a GPU, or without a compiler: the network as it is
+        trained, with autograd.
     """
 
     replicas: int = 128
@@ -202,8 +202,6 @@ class LangevinSimulation:
                 f"{' and '.join(map(str, known))}."
             )
         began = time.perf_counter()
-        if isinstance(self.potential, FastPotential):
-            self.potential.expected_steps = steps
         state = _State(self, start)
         frames = steps // save_interval
         kept = np.empty((0 if on_frame else frames, *start.shape), dtype=np.float32)
@@ -252,9 +250,7 @@ class _State:
         # The kernel makes its own random numbers, in a stream of its own for each run.
         seed = torch.randint(2**62, (), generator=self.generator, device=start.device)
         self.dynamics = Dynamics(half_step=self.half_step, damping=self.damping, seed=int(seed))
-        self.native = None
-        if isinstance(self.potential, FastPotential):
-            self.native = self.potential.native(start)
+        self.native = self.potential.native if isinstance(self.potential, FastPotential) else None
 
     def advance(self, steps: int) -> None:
         """Advance by some time steps, all of them in one call if the C++ kernel takes them."""

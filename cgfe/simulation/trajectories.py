@@ -8,15 +8,15 @@ from mdtraj.formats import DCDTrajectoryFile, HDF5TrajectoryFile, XTCTrajectoryF
 from numpy.typing import NDArray
 
 from cgfe.data.beads import alpha_carbon_topology
-from cgfe.reference.reference import Reference
+from cgfe.reference.system import BeadSystem
 from cgfe.units import ANGSTROM_PER_NM
 
 
 class TrajectoryWriter:
     """One open trajectory file; its format follows the suffix (.xtc, .dcd, .h5)."""
 
-    def __init__(self, path: Path, reference: Reference) -> None:
-        self.topology = alpha_carbon_topology(reference.residue_names, reference.bonds)
+    def __init__(self, path: Path, system: BeadSystem) -> None:
+        self.topology = alpha_carbon_topology(system.residue_names, system.bonds)
         self.suffix = path.suffix
         self.frames = 0
         if self.suffix == ".xtc":

@@ -15,12 +15,12 @@ from cgfe.data.file_format import open_frames
 from cgfe.data.frames import CGFrames
 from cgfe.data.mapped_arrays import Layout, array_path, mapped_arrays, write_arrays
 from cgfe.data.rounded_arrays import read_rows
-from cgfe.kernels.fast_potential import FastPotential
+from cgfe.kernels.fast_potential import accelerated
+from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference
 from cgfe.training.batches import SystemTensors
 
-PRIOR_BATCH = 4096
-FRAMES_AT_ONCE = 16 * PRIOR_BATCH
+FRAMES_AT_ONCE = 2**16
 LARGE = ("positions", "forces")
 SCALARS = {
     "prior_energy": np.float32,
@@ -40,14 +40,26 @@ def training_bytes(path: Path) -> int:
     return int(np.prod(shape)) * 4 * arrays + int(np.prod(shape[:1])) * scalars
 
 
-def system_tensors(frames: CGFrames, reference: Reference, number: int) -> SystemTensors:
-    """Return the training tensors of one system in memory."""
-    parts = list(_computed(frames, reference))
+def system_tensors(
+    frames: CGFrames, reference: Reference, number: int, training: NDArray[np.int64]
+) -> SystemTensors:
+    """Return the training tensors of one system in memory.
+
+    Parameters
+    ----------
+    frames : CGFrames
+    reference : Reference
+    number : int
+        Of the system in the data module.
+    training : int array (f,)
+        The frames that the reference was fitted to, whose TICs it holds.
+    """
+    parts = list(_computed(frames, reference, training))
     return SystemTensors(
         **{name: torch.cat([part[name] for part in parts]) for name in parts[0]},  # type: ignore[arg-type]
         positions=torch.from_numpy(frames.positions),
         forces=None if frames.forces is None else torch.from_numpy(frames.forces),
-        bead_types=torch.from_numpy(reference.bead_types),
+        bead_types=torch.from_numpy(reference.system.bead_types),
         system=number,
     )
 
@@ -70,11 +82,13 @@ def stored_frames(path: Path, cache: Path) -> CGFrames:
     return CGFrames.load(path, mapped)
 
 
-def stored_training(frames: CGFrames, reference: Reference, cache: Path) -> dict[str, Path]:
+def stored_training(
+    frames: CGFrames, reference: Reference, training: NDArray[np.int64], cache: Path
+) -> dict[str, Path]:
     """Return the .npy files of the training tensors of frames that are mapped from disk.
 
     Those that `stored_frames` did not write are computed first, unless they are there for the
-    same frames and reference.
+    same frames and reference. `training` (f,) are the frames that the reference was fitted to.
     """
     folder = cache / f"training-{reference.fingerprint}"
     layout: Layout = {
@@ -82,7 +96,8 @@ def stored_training(frames: CGFrames, reference: Reference, cache: Path) -> dict
         **{name: ((len(frames),), dtype) for name, dtype in SCALARS.items()},
     }
     if mapped_arrays(folder, layout) is None:
-        pieces = ({k: v.numpy() for k, v in x.items()} for x in _computed(frames, reference))
+        computed = _computed(frames, reference, training)
+        pieces = ({k: v.numpy() for k, v in x.items()} for x in computed)
         write_arrays(folder, layout, pieces, f"prior and labels of {Path(frames.name).name}")
     copies = [name for name in LARGE if getattr(frames, name) is not None]
     return {
@@ -104,22 +119,27 @@ def _slices(file: h5py.File) -> Iterator[dict[str, NDArray[Any]]]:
         yield {name: read_rows(x, slice(start, start + step)) for name, x in datasets.items()}
 
 
-def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tensor]]:
+def _computed(
+    frames: CGFrames, reference: Reference, training: NDArray[np.int64]
+) -> Iterator[dict[str, Tensor]]:
     """Yield what is derived from the frames, some of them at a time."""
-    prior = FastPotential(reference.prior, None, torch.from_numpy(reference.bead_types))
+    plain = Potential(reference.prior, None, torch.from_numpy(reference.system.bead_types))
+    prior = accelerated(plain, torch.from_numpy(reference.starts.positions))
     weights = frames.weights if frames.weights is not None else np.ones(len(frames))
+    tics = np.full((len(frames), 2), np.nan)
+    tics[training] = reference.surface.tics
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         piece = slice(start, start + FRAMES_AT_ONCE)
         positions = torch.from_numpy(np.array(frames.positions[piece]))
-        parts = [prior.energy_and_forces(part) for part in positions.split(PRIOR_BATCH)]
-        tics = np.asarray(reference.tica.project(positions.numpy()), dtype=np.float64)
-        bins = reference.target_grid.bin_index(tics)
-        bins[np.isnan(reference.bin_energies)[bins]] = -1
-        targets = np.append(reference.bin_energies, 0.0)[bins]  # -1, no target, is the 0 at the end
+        energy, forces = prior.energy_and_forces(positions)
+        own = tics[piece]
+        missing = np.isnan(own[:, 0])
+        own[missing] = reference.projection.tica.project(positions.numpy()[missing])
+        bins, targets = reference.labels.bin_targets(own)
         yield {
-            "prior_energy": torch.cat([energy for energy, _ in parts]),
-            "prior_forces": torch.cat([forces for _, forces in parts]),
-            "energy_label": torch.from_numpy(reference.labels.energies(tics)).float(),
+            "prior_energy": energy,
+            "prior_forces": forces,
+            "energy_label": torch.from_numpy(reference.labels.energies(own)).float(),
             "weight": torch.from_numpy(weights[piece]).float(),
             "tic_bin": torch.from_numpy(bins).long(),
             "bin_target": torch.from_numpy(targets).float(),

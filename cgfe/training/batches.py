@@ -50,10 +50,12 @@ class SystemTensors:
         """Return the frames with these indices as one `Batch`.
 
         Fields: pos, forces, prior_forces (A, 3); bead_types, batch (A,); prior_energy,
-        energy_label, weight, tic_bin, bin_target, system (G,); ptr (G + 1,).
+        energy_label, weight, tic_bin, bin_target, system (G,); ptr (G + 1,); one_system, which
+        says that all graphs have the same beads.
         """
         count, beads = len(frames), len(self.bead_types)
-        fields = {
+        fields: dict[str, Tensor | bool] = {
+            "one_system": True,
             "pos": self.positions.index_select(0, frames).flatten(0, 1),
             "prior_forces": self.prior_forces.index_select(0, frames).flatten(0, 1),
             "bead_types": self.bead_types.repeat(count),

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cgfe.files import replacing
 from cgfe.model.potential import Potential
-from cgfe.reference.reference import FIT_FRAMES, every
+from cgfe.reference.training_frames import FIT_FRAMES, every
 from cgfe.report.plots import plot_surfaces
 from cgfe.report.prior_plots import plot_prior_fit
 from cgfe.simulation.evaluation import Judgement, free_energy_result, judge, simulate
@@ -47,8 +47,8 @@ class SaveReferences(L.Callback):
             figure = plot_prior_fit(
                 reference.prior,
                 data.frames[system].positions[training[system].numpy()[shown]],
-                reference.temperature_kelvin,
-                reference.weights[shown],
+                reference.system.temperature_kelvin,
+                reference.surface.weights[shown],
             )
             with replacing(_path(trainer, pl_module, "prior_fit.png", system)) as temporary:
                 figure.savefig(temporary, dpi=100)
@@ -152,7 +152,7 @@ class FreeEnergyValidation(L.Callback):
             if not self.compare_prior:
                 self.priors.append(None)
                 continue
-            bead_types = torch.from_numpy(reference.bead_types)
+            bead_types = torch.from_numpy(reference.system.bead_types)
             potential = Potential(reference.prior, None, bead_types).to(pl_module.device)
             run = _gathered(trainer, pl_module, potential, system, self.config, "prior alone")
             self.priors.append(judge(reference, run.positions, run.blown_up, self.config.burn_in))

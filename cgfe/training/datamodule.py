@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
@@ -16,7 +15,11 @@ from cgfe.data.splits import Split, split_by_blocks
 from cgfe.errors import InputError
 from cgfe.files import cache_folder, make_folder
 from cgfe.memory import machine_memory
-from cgfe.reference.reference import Reference, ReferenceConfig, fingerprint
+from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.fingerprint import fingerprint
+from cgfe.reference.reference import Reference
+from cgfe.reference.training_frames import rows_of
+from cgfe.simulation.evaluation import with_floor
 from cgfe.training.arrays import (
     stored_frames,
     stored_training,
@@ -105,33 +108,29 @@ class CGFramesDataModule(L.LightningDataModule):
         self.splits: list[Split] = []
         self.references: list[Reference] = []
         self.systems: list[System] = []
+        self._read: list[tuple[CGFrames, Split, Reference]] = []
 
     def prepare_data(self) -> None:
         """Fit the references and put them into the cache (on one rank of each node).
 
-        So are the arrays of a set that is to be streamed.
+        So are the arrays of a set that is to be streamed. What was read stays for `setup`, which
+        on the other ranks finds all in the cache.
         """
-        streams = self.streams()
-        for frames, split in self._load(streams):
-            path = self._cached(frames, split)
-            if not path.exists():
-                make_folder(self.cache_dir)
-                self._fit(frames, split).save(path)
-            if streams:
-                stored_training(frames, Reference.load(path), self.cache_dir)
+        if self.systems:
+            return
+        self._read = self._load(store=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Load frames and references, and compute prior and labels of every frame once."""
         if self.systems:
             return
+        read, self._read = self._read or self._load(store=False), []
         streams = self.streams()
-        for number, (frames, split) in enumerate(self._load(streams)):
-            path = self._cached(frames, split)
-            reference = Reference.load(path) if path.exists() else self._fit(frames, split)
+        for number, (frames, split, reference) in enumerate(read):
             self.frames.append(frames)
             self.splits.append(split)
             self.references.append(reference)
-            self.systems.append(self._system(frames, reference, number, streams))
+            self.systems.append(self._system(frames, split, reference, number, streams))
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
@@ -169,11 +168,7 @@ class CGFramesDataModule(L.LightningDataModule):
 
     def split_indices(self, part: str) -> list[Tensor]:
         """Return the frame indices of a split (`train`, `validation`, `test`), per system."""
-        chosen = []
-        for split in self.splits:
-            indices = [np.arange(s.start, s.stop) for s in getattr(split, part)]
-            chosen.append(torch.from_numpy(np.concatenate(indices or [np.zeros(0, np.int64)])))
-        return chosen
+        return [torch.from_numpy(rows_of(getattr(split, part))) for split in self.splits]
 
     def _loader(self, part: str, shuffle: bool = False, mixed: bool = False) -> FrameLoader:
         indices = self.split_indices(part)
@@ -201,28 +196,40 @@ class CGFramesDataModule(L.LightningDataModule):
             _progress(trainer) if shuffle and trainer else None,
         )
 
-    def _load(self, streams: bool) -> list[tuple[CGFrames, Split]]:
+    def _load(self, store: bool) -> list[tuple[CGFrames, Split, Reference]]:
+        """Read every file and its reference, which is fitted, and stored, if it is not cached."""
         loaded = []
+        streams = self.streams()
         for path in self.paths:
             frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
-            loaded.append(
-                (frames, split_by_blocks(frames, self.block_ps, *self.shares, self.split_seed))
-            )
+            split = split_by_blocks(frames, self.block_ps, *self.shares, self.split_seed)
+            reference = self._reference(frames, split, store)
+            if store and streams:
+                stored_training(frames, reference, rows_of(split.train), self.cache_dir)
+            loaded.append((frames, split, reference))
         return loaded
 
-    def _system(self, frames: CGFrames, reference: Reference, number: int, streams: bool) -> System:
-        if not streams:
-            return system_tensors(frames, reference, number)
-        paths = stored_training(frames, reference, self.cache_dir)
-        bead_types = torch.from_numpy(reference.bead_types)
-        return StreamedSystem(paths, bead_types, number, len(self.paths))
-
-    def _fit(self, frames: CGFrames, split: Split) -> Reference:
-        return Reference.fit(frames, split.train, self.reference_config)
-
-    def _cached(self, frames: CGFrames, split: Split) -> Path:
+    def _reference(self, frames: CGFrames, split: Split, store: bool) -> Reference:
         key = fingerprint(frames, split.train, self.reference_config)
-        return self.cache_dir / f"reference-{key}.npz"
+        path = self.cache_dir / f"reference-{key}.npz"
+        if path.exists():
+            return Reference.load(path)
+        fitted = Reference.fit(frames, split.train, self.reference_config, key)
+        reference = with_floor(fitted, frames.trajectory_index[rows_of(split.train)])
+        if store:
+            make_folder(self.cache_dir)
+            reference.save(path)
+        return reference
+
+    def _system(
+        self, frames: CGFrames, split: Split, reference: Reference, number: int, streams: bool
+    ) -> System:
+        training = rows_of(split.train)
+        if not streams:
+            return system_tensors(frames, reference, number, training)
+        paths = stored_training(frames, reference, training, self.cache_dir)
+        bead_types = torch.from_numpy(reference.system.bead_types)
+        return StreamedSystem(paths, bead_types, number, len(self.paths))
 
 
 def _progress(trainer: Any) -> Callable[[], tuple[int, float]]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import (
@@ -17,10 +16,10 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
-from cgfe.kernels.native_training import is_supported
-from cgfe.kernels.training import TOLERANCE, energy_and_forces, sufficient_intervals
+from cgfe.kernels.accuracy import TOLERANCE
+from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.potential import Potential
-from cgfe.model.schnet import CGSchNet, CGSchNetConfig, common_types
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
 from cgfe.training.losses import LossConfig, WeightedLoss
 
@@ -78,9 +77,7 @@ class CGForceField(L.LightningModule):
             If the loss matches bin energies and the frames are too few to know any.
         """
         unknown = [
-            name
-            for name, ref in zip(names, references, strict=True)
-            if np.isnan(ref.bin_energies).all()
+            name for name, ref in zip(names, references, strict=True) if not ref.labels.knows_bins
         ]
         if unknown and self.loss_config.energy_target == "total":
             raise InputError(
@@ -94,7 +91,7 @@ class CGForceField(L.LightningModule):
     def potential(self, system: int = 0) -> Potential:
         """Return prior + network of one system, on this module's device."""
         reference = self.references[system]
-        bead_types = torch.from_numpy(reference.bead_types)
+        bead_types = torch.from_numpy(reference.system.bead_types)
         return Potential(reference.prior, self.network, bead_types).to(self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -120,7 +117,7 @@ class CGForceField(L.LightningModule):
         none does, or the kernels do not run, the network is evaluated as it is.
         """
         systems = [
-            (torch.from_numpy(ref.start_positions), torch.from_numpy(ref.bead_types))
+            (torch.from_numpy(ref.starts.positions), torch.from_numpy(ref.system.bead_types))
             for ref in self.references
         ]
         before, self.intervals = self.intervals, None
@@ -144,9 +141,9 @@ class CGForceField(L.LightningModule):
 
         They can be differentiated in training mode alone.
         """
-        types = common_types(batch)
-        if self.intervals is None or types is None or not is_supported(batch.pos):
+        if self.intervals is None or not is_supported(batch.pos):
             return self.network.energy_and_forces(batch)
+        types = bead_types_of(batch)
         with torch.set_grad_enabled(self.training):
             frames = batch.pos.view(-1, len(types), 3)
             energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
@@ -230,8 +227,8 @@ class CGForceField(L.LightningModule):
             ]
             raise InputError(f"the checkpoint holds another network: {'; '.join(changed)}.")
         references = _references(content)
-        if [r.bead_types.tolist() for r in references] != [
-            r.bead_types.tolist() for r in self.references
+        if [r.system.bead_types.tolist() for r in references] != [
+            r.system.bead_types.tolist() for r in self.references
         ]:
             raise InputError(
                 f"the checkpoint belongs to {_describe(references)}, "
@@ -296,4 +293,5 @@ def _references(content: dict[str, Any]) -> list[Reference]:
 
 
 def _describe(references: list[Reference]) -> str:
-    return ", ".join(f"{len(r.bead_types)} beads ({'-'.join(r.residue_names)})" for r in references)
+    names = [r.system.residue_names for r in references]
+    return ", ".join(f"{len(beads)} beads ({'-'.join(beads)})" for beads in names)

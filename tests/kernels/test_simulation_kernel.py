@@ -17,48 +17,36 @@ from scipy import stats
 from torch import Tensor
 
 from cgfe import native
+from cgfe.kernels.accuracy import TOLERANCE, in_float64
 from cgfe.kernels.fast_potential import FastPotential, accelerated
-from cgfe.kernels.native_training import is_supported
 from cgfe.kernels.simulation import Dynamics, NativeForces, runs_natively
-from cgfe.kernels.tabulated import TabulatedNetwork
+from cgfe.kernels.tables import network_arrays
+from cgfe.kernels.training import is_supported
 from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy
 from cgfe.model.prior_terms import HarmonicBonds
-from cgfe.model.schnet import CGSchNet, CGSchNetConfig
-from tests.kernels.test_tabulated import chains, prior_of
+from tests.kernels.systems import CUTOFF, Nothing, chains, network_of, potential_of, prior_of
 
 pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")),
     reason="the kernel needs a C++ compiler",
 )
-CUTOFF = 12.0
-TOLERANCE = 1e-5
-
-
-def network_of(seed: int, activation="tanh", basis="expnorm", layers=2, hidden=12, filters=10):
-    torch.manual_seed(seed)
-    config = CGSchNetConfig(
-        hidden_channels=hidden,
-        num_filters=filters,
-        num_layers=layers,
-        cutoff=CUTOFF,
-        activation=activation,
-        radial_basis=basis,
-    )
-    return CGSchNet(config)
-
-
-def potential_of(seed: int, beads: int, **options) -> Potential:
-    types = torch.from_numpy(np.random.default_rng(seed).integers(0, 25, beads))
-    return Potential(prior_of(beads, seed).float(), network_of(seed, **options), types)
 
 
 def native_of(potential: Potential, frames: Tensor) -> NativeForces:
     fast = accelerated(potential, frames)
     assert isinstance(fast, FastPotential)
-    kernel = fast.native(frames)
-    assert kernel is not None
-    return kernel
+    return fast.native
+
+
+def tabulated(
+    potential: Potential, intervals: int, prior: PriorEnergy | None = None
+) -> NativeForces:
+    """Return the kernel of a network, and of a prior if there is one, on any grid."""
+    exact, types = in_float64(potential.network), potential.bead_types
+    terms = [] if prior is None else list(prior.terms.values())
+    arrays = network_arrays(exact, types, intervals)
+    return NativeForces(len(types), terms, exact.config, arrays)
 
 
 def exact(potential: Potential, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,58 +67,63 @@ def assert_close(found: Tensor, expected: Tensor, relative: float) -> None:
     layers=st.integers(1, 4),
     hidden=st.integers(8, 70),
     filters=st.integers(8, 70),
-    spread=st.sampled_from([0.5, 1.0, 2.0]),
+    spread=st.sampled_from([0.5, 1.0, 4.0]),
 )
 def test_any_potential_agrees_with_autograd(
     seed, frames, beads, activation, basis, layers, hidden, filters, spread
 ):
-    sizes = {"layers": layers, "hidden": hidden, "filters": filters}
-    potential = potential_of(seed, beads, activation=activation, basis=basis, **sizes)
-    positions = (spread * chains(frames, beads, seed)).float()
+    potential = potential_of(
+        seed,
+        beads,
+        activation=activation,
+        radial_basis=basis,
+        num_layers=layers,
+        hidden_channels=hidden,
+        num_filters=filters,
+    )
+    positions = spread * chains(frames, beads, seed)
     # Where two beads nearly cancel, float32 itself is no better than this.
     tolerance = 5 * TOLERANCE
-    table = TabulatedNetwork(potential.network, potential.bead_types, positions, tolerance)
-    nothing = Potential(_Nothing(), potential.network, potential.bead_types)
-    terms = list(potential.prior.terms.values())
-    for whole, kernel in (
-        (potential, NativeForces(terms, table, beads)),
-        (nothing, NativeForces([], table, beads)),
-    ):
-        energy, forces = kernel.energy_and_forces(positions)
+    alone = Potential(Nothing(), potential.network, potential.bead_types)
+    for whole, prior in ((potential, potential.prior), (alone, None)):
+        energy, forces = tabulated(potential, 1024, prior).energy_and_forces(positions)
         expected = exact(whole, positions)
         assert_close(energy, expected[0], tolerance)
         assert_close(forces, expected[1], tolerance)
 
 
-class _Nothing(torch.nn.Module):
-    def forward(self, positions: Tensor) -> Tensor:
-        return 0 * positions.sum((1, 2))
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 1000), frames=st.integers(1, 5), beads=st.integers(2, 9))
+def test_prior_agrees_on_any_chain(seed, frames, beads):
+    positions, prior = chains(frames, beads, seed), prior_of(beads, seed)
+    found = NativeForces(beads, list(prior.terms.values())).energy_and_forces(positions)
+    expected = exact(Potential(prior, None, torch.zeros(beads, dtype=torch.long)), positions)
+    for value, wanted in zip(found, expected, strict=True):
+        assert_close(value, wanted, TOLERANCE)
 
 
 @pytest.mark.parametrize("beads", [1, 80])
 def test_one_bead_and_many(beads):
-    types = torch.arange(beads) % 25
-    network = network_of(1, hidden=64, filters=64)
-    positions = (0.5 * chains(3, beads, 0)).float()
-    plain = Potential(_Nothing(), network, types)
-    table = TabulatedNetwork(network, types, positions)
-    assert table.force_error <= TOLERANCE
-    energy, forces = NativeForces([], table, beads).energy_and_forces(positions)
-    expected = exact(plain, positions)
-    assert_close(energy, expected[0], TOLERANCE)
-    assert_close(forces, expected[1], TOLERANCE)
+    potential = Potential(
+        Nothing(), network_of(1, hidden_channels=64, num_filters=64), torch.arange(beads) % 25
+    )
+    positions = 0.5 * chains(3, beads, 0)
+    found = tabulated(potential, 1024).energy_and_forces(positions)
+    for value, wanted in zip(found, exact(potential, positions), strict=True):
+        assert_close(value, wanted, TOLERANCE)
 
 
-def test_energy_differences_are_the_work_of_the_forces():
-    potential, ends = potential_of(2, 7), chains(2, 7, 5).float()
-    kernel = native_of(potential, ends)
-    nodes, weights = np.polynomial.legendre.leggauss(24)
-    shares = torch.from_numpy((nodes + 1) / 2).float()[:, None, None]
-    path = ends[0] + 0.2 * shares * (ends[1] - ends[0])
-    along = kernel.energy_and_forces(path)[1] * (0.2 * (ends[1] - ends[0]))
-    work = (torch.from_numpy(weights / 2) * along.double().sum((1, 2))).sum()
-    first, last = ends[0], ends[0] + 0.2 * (ends[1] - ends[0])
-    energy = kernel.energy_and_forces(torch.stack([first, last]))[0].double()
+@pytest.mark.parametrize("intervals", [8, 1024])
+def test_energy_differences_are_the_work_of_the_forces(intervals):
+    """On a coarse grid too, where the interpolated function is far from the network."""
+    potential, ends = potential_of(2, 7), chains(2, 7, 5)
+    kernel = tabulated(potential, intervals, potential.prior)
+    points = 2**14  # the slope of forces jumps at the grid's points: errors of order 1/points²
+    shares = ((torch.arange(points) + 0.5) / points)[:, None, None]
+    way = 0.2 * (ends[1] - ends[0])
+    forces = kernel.energy_and_forces(ends[0] + shares * way)[1]
+    work = (forces.double() * way.double()).sum((1, 2)).mean()
+    energy = kernel.energy_and_forces(torch.stack([ends[0], ends[0] + way]))[0].double()
     assert abs(energy[1] - energy[0]) > 1
     # Both ends' energies are sums in float32.
     assert abs(work + energy[1] - energy[0]) < 1e-5 * energy.abs().max()
@@ -138,14 +131,15 @@ def test_energy_differences_are_the_work_of_the_forces():
 
 def test_beads_beyond_the_cutoff_and_on_one_point():
     potential = potential_of(3, 5)
-    table = accelerated(potential, chains(8, 5, 0).float()).network
-    far = 2 * CUTOFF * torch.arange(5.0)[:, None] * torch.tensor([1.0, 0, 0])
-    assert NativeForces([], table, 5).energy_and_forces(far[None])[1].abs().max() == 0
-    together = chains(3, 5, 2).float()
+    kernel = tabulated(potential, 1024)
+    for apart in (1, 2):
+        far = apart * CUTOFF * torch.arange(5.0)[:, None] * torch.tensor([1.0, 0, 0])
+        assert kernel.energy_and_forces(far[None])[1].abs().max() == 0
+    together = chains(3, 5, 2)
     together[0, 3] = together[0, 0]  # a pair that the prior repels
     together[1, 2] = together[1, 1]  # bonded beads
     together[2] = together[2, :1]  # all of them
-    energy, forces = native_of(potential, chains(8, 5, 0).float()).energy_and_forces(together)
+    energy, forces = native_of(potential, chains(8, 5, 0)).energy_and_forces(together)
     expected = exact(potential, together)
     assert forces.isfinite().all()
     assert_close(energy, expected[0], TOLERANCE)
@@ -153,7 +147,7 @@ def test_beads_beyond_the_cutoff_and_on_one_point():
 
 
 def test_a_replica_that_is_not_a_number_leaves_the_others_alone():
-    positions = chains(6, 5, 0).float()
+    positions = chains(6, 5, 0)
     kernel = native_of(potential_of(4, 5, activation="silu"), positions)
     energy, forces = kernel.energy_and_forces(positions)
     broken = positions.clone()
@@ -166,33 +160,11 @@ def test_a_replica_that_is_not_a_number_leaves_the_others_alone():
 
 
 def test_only_float32_on_a_cpu_with_a_compiler(monkeypatch):
-    positions = chains(4, 5, 0)
-    potential = potential_of(5, 5)
-    fast = accelerated(potential, positions.float())
-    assert runs_natively(positions.float(), fast.network)
-    assert not runs_natively(positions, fast.network)
-    assert not runs_natively(positions.float(), copy.deepcopy(fast.network).double())
-    assert not runs_natively(positions.float().to("meta"), fast.network)
-    expected = fast.energy_and_forces(positions.float())
-    # Without a compiler the torch path gives the same.
+    assert runs_natively(torch.zeros(1))
+    assert not runs_natively(torch.zeros(1, dtype=torch.float64))
+    assert not runs_natively(torch.zeros(1, device="meta"))
     monkeypatch.setattr("cgfe.kernels.simulation.library", lambda name: None)
-    plain = accelerated(potential, positions.float())
-    assert plain.native(positions.float()) is None
-    for found, wanted in zip(plain.energy_and_forces(positions.float()), expected, strict=True):
-        assert_close(found, wanted, TOLERANCE)
-
-
-def test_tables_are_checked_by_what_runs(monkeypatch):
-    positions = chains(4, 5, 0).float()
-    potential = potential_of(9, 5)
-    right = NativeForces.energy_and_forces
-
-    def wrong(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        energy, forces = right(self, positions)
-        return energy, forces * 1.001
-
-    monkeypatch.setattr(NativeForces, "energy_and_forces", wrong)
-    assert accelerated(potential, positions) is potential  # refused, not used
+    assert not runs_natively(torch.zeros(1))
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names x86 processors")
@@ -200,8 +172,8 @@ def test_tables_are_checked_by_what_runs(monkeypatch):
 def test_processors_with_narrower_vectors(processor, monkeypatch, tmp_path):
     if processor == "x86-64-v3" and "avx2" not in native._processor():
         pytest.skip("this processor cannot run it")
-    positions = chains(9, 7, 0).float()
-    potential = potential_of(6, 7, layers=3, hidden=40, filters=36)
+    positions = chains(9, 7, 0)
+    potential = potential_of(6, 7, num_layers=3, hidden_channels=40, num_filters=36)
     wide = native_of(potential, positions).energy_and_forces(positions)
     flags = [flag for flag in native.FLAGS if not flag.startswith("-march")]
     monkeypatch.setattr(native, "FLAGS", (*flags, f"-march={processor}"))
@@ -216,7 +188,7 @@ def test_processors_with_narrower_vectors(processor, monkeypatch, tmp_path):
 
 def free_of(beads: int) -> NativeForces:
     """Return a potential without forces."""
-    return NativeForces([], None, beads)
+    return NativeForces(beads, [])
 
 
 def state_of(kernel: NativeForces, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -299,8 +271,8 @@ def test_noise_is_normal_and_independent():
 @pytest.mark.parametrize("beads", [3, 10])
 def test_threads_and_cuts_do_not_change_a_bit(beads, monkeypatch):
     replicas = 37
-    start = chains(replicas, beads, 0).float()
-    kernel = native_of(potential_of(7, beads, layers=3), start)
+    start = chains(replicas, beads, 0)
+    kernel = native_of(potential_of(7, beads, num_layers=3), start)
     kick, noise_scale = torch.full((beads, 3), 0.008), torch.full((beads, 3), 0.3)
 
     def run(threads: int, cuts: list[int], chosen: slice = slice(None)) -> list[Tensor]:
@@ -330,7 +302,7 @@ def test_threads_and_cuts_do_not_change_a_bit(beads, monkeypatch):
 
 def test_a_step_is_baoab():
     beads, half, damping = 4, 0.002, 0.8
-    start = chains(5, beads, 1).float()
+    start = chains(5, beads, 1)
     kernel = native_of(potential_of(8, beads), start)
     kick, noise_scale = torch.rand(beads, 3) * 0.01, torch.rand(beads, 3)
     state = state_of(kernel, start)
@@ -387,7 +359,7 @@ def fresh(monkeypatch, tmp_path):
 def test_without_a_compiler_it_says_so_once(monkeypatch, caplog, fresh):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     for _ in range(3):
-        assert not runs_natively(torch.zeros(1, 2, 3), None)
+        assert not runs_natively(torch.zeros(1))
         assert not is_supported(torch.zeros(1))
     assert len(caplog.records) == 1
     assert "no C++ compiler" in caplog.text

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from cgfe.kernels import training as training_forces
-from cgfe.kernels.native_training import Kept, is_supported
-from cgfe.kernels.training import TOLERANCE, energy_and_forces, sufficient_intervals
+from cgfe.errors import InputError
+from cgfe.kernels import tables, training
+from cgfe.kernels.accuracy import TOLERANCE
+from cgfe.kernels.training import Kept, energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.training import module as module_file
 from cgfe.training.batches import SystemTensors
@@ -226,7 +226,7 @@ def test_grid_is_refined_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None
         network_of(FIXED),
         [(frames_of(40, beads, 3.8)[1:], torch.arange(beads)) for beads in (1, 4, 6)],
     )
-    monkeypatch.setattr(training_forces, "FIRST_INTERVALS", 64)
+    monkeypatch.setattr(training, "GRIDS", (64, 128, 256, *training.GRIDS))
     intervals, error = sufficient_intervals(network, systems)
     assert intervals is not None
     assert 0 < error <= TOLERANCE
@@ -240,7 +240,7 @@ def test_grid_is_refined_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None
     finer, _ = sufficient_intervals(network, systems)
     assert finer is not None
     assert finer > intervals
-    monkeypatch.setattr(training_forces, "LAST_INTERVALS", finer // 2)
+    monkeypatch.setattr(training, "GRIDS", (intervals, finer // 2))
     assert sufficient_intervals(network, systems)[0] is None
 
 
@@ -260,6 +260,14 @@ def data_of(frames: int, beads: int, system: int = 0) -> SystemTensors:
     )
 
 
+def reference_of(data: SystemTensors) -> SimpleNamespace:
+    """What choosing a grid needs of a reference."""
+    return SimpleNamespace(
+        starts=SimpleNamespace(positions=data.positions[1:].numpy()),
+        system=SimpleNamespace(bead_types=data.bead_types.numpy()),
+    )
+
+
 def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: bool) -> list[float]:
     """Return the losses of a few steps, by turns on each system."""
     torch.manual_seed(3)
@@ -267,8 +275,7 @@ def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: boo
     field.loss = WeightedLoss(field.loss_config, len(systems))
     monkeypatch.setattr(field, "log_dict", lambda *_, **__: None)
     field.references = [  # type: ignore[assignment]
-        SimpleNamespace(start_positions=x.positions[1:].numpy(), bead_types=x.bead_types.numpy())
-        for x in systems
+        reference_of(x) for x in systems
     ]
     if not fast:
         monkeypatch.setattr(module_file, "is_supported", lambda _: False)
@@ -306,11 +313,9 @@ def test_a_network_that_is_no_number_is_refused() -> None:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> None:
     field, system = CGForceField(FIXED), data_of(16, 6)
-    field.references = [  # type: ignore[list-item]
-        SimpleNamespace(start_positions=system.positions[1:].numpy(), bead_types=np.arange(6))
-    ]
+    field.references = [reference_of(system)]  # type: ignore[list-item]
     batch = system.batch(torch.arange(16))
-    training_forces._grid.cache_clear()
+    tables._grid.cache_clear()
     with mode():
         field.eval().on_validation_epoch_start()
         assert field.intervals is not None
@@ -325,15 +330,15 @@ def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> N
     assert field.network.embedding.weight.grad is not None
 
 
-def test_batches_of_unlike_graphs_are_trained_plainly() -> None:
+@pytest.mark.parametrize("intervals", [256, None])
+def test_batches_of_unlike_graphs_are_refused(intervals: int | None) -> None:
     field = CGForceField(FIXED).train()
-    field.intervals = 256
-    sizes = (3, 5)
+    field.intervals = intervals
     batch = Batch.from_data_list(
-        [Data(pos=frames_of(1, n, 4.0)[0].float(), bead_types=torch.arange(n)) for n in sizes]
+        [Data(pos=frames_of(1, n, 4.0)[0].float(), bead_types=torch.arange(n)) for n in (3, 5)]
     )
-    expected = field.network.energy_and_forces(batch)
-    torch.testing.assert_close(field.energy_and_forces(batch), expected)
+    with pytest.raises(InputError, match="graphs of 3 and 5 beads, expected frames of one system"):
+        field.energy_and_forces(batch)
 
 
 def test_devices_and_precisions_without_kernels_are_known() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cgfe.errors import InputError
+from cgfe.model import potential as potential_file
 from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
@@ -66,6 +67,40 @@ def test_forces_can_be_had_in_every_gradient_mode(potential, positions, mode):
     assert not energy.requires_grad
     assert not forces.requires_grad
     assert all(parameter.grad is None for parameter in potential.parameters())
+
+
+def test_many_frames_are_evaluated_in_parts(potential, positions, monkeypatch):
+    expected = potential.energy_and_forces(positions)
+    sizes = []
+    network = potential.network
+
+    def energy(frames, types):
+        sizes.append(len(frames))
+        return type(network).energy(network, frames, types)
+
+    monkeypatch.setattr(network, "energy", energy, raising=False)
+    monkeypatch.setattr(potential_file, "LARGEST_PAIRS", 70)  # of 10 pairs each
+    found = potential.energy_and_forces(positions)
+    assert sum(sizes) == len(positions)
+    assert max(sizes) == 7
+    sizes.clear()
+    monkeypatch.setattr(potential_file, "LARGEST_PAIRS", 3)
+    potential.energy_and_forces(positions[:2])
+    assert sizes == [1, 1]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_potential_made_and_moved_in_inference_mode(potential, positions):
+    expected = potential.energy_and_forces(positions)
+    prior = PriorEnergy.from_arrays(potential.prior.to_arrays()).float()
+    network = CGSchNet(potential.network.config)
+    network.load_state_dict(potential.network.state_dict())
+    with torch.inference_mode():
+        made = Potential(prior, network, torch.tensor(BEAD_TYPES.tolist())).double()
+        energy, forces = made.energy_and_forces(positions.clone())
+    assert torch.allclose(energy, expected[0], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(forces, expected[1], rtol=1e-4, atol=1e-4)
 
 
 def test_positions_of_another_bead_set_are_refused(potential):

@@ -1,4 +1,4 @@
-"""CGSchNet: symmetries, derivatives, and the equality of its two evaluations."""
+"""CGSchNet: symmetries, derivatives, its formula written out, batches of one system."""
 
 import math
 from typing import Any
@@ -44,6 +44,21 @@ def graphs(positions: list[Tensor], types: list[Tensor]) -> Batch:
     )
 
 
+def energy_by_pairs(network: CGSchNet, positions: Tensor, types: Tensor) -> Tensor:
+    """Return a frame's energy by the network's formula, summed over ordered pairs (N, N)."""
+    beads, cutoff = len(types), network.config.cutoff
+    apart = positions[:, None] - positions + torch.eye(beads)[..., None]
+    distances = apart.square().sum(-1).sqrt()
+    envelope = (0.5 + 0.5 * torch.cos(math.pi * distances / cutoff)).where(distances < cutoff, 0)
+    envelope = envelope * (1 - torch.eye(beads))
+    features = network.embedding(types)
+    for block in network.interactions:
+        filters = block.filter_network(network.radial_basis(distances)) * envelope[..., None]  # type: ignore[operator]
+        summed = torch.einsum("ijf,jf->if", filters, block.to_filters(features))  # type: ignore[operator]
+        features = features + block.update(summed)  # type: ignore[operator]
+    return network.output(features).sum()
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 @examples
 @given(
@@ -53,26 +68,18 @@ def graphs(positions: list[Tensor], types: list[Tensor]) -> Batch:
     # 40 Å: most pairs are beyond the 30 Å cutoff; 0.5 Å: beads nearly on each other.
     spread=st.sampled_from([0.5, 4.0, 40.0]),
 )
-def test_dense_and_sparse_agree(
+def test_energy_is_the_formula_written_out(
     config: CGSchNetConfig, seed: int, frames: int, beads: int, spread: float
 ) -> None:
-    network = make_network(seed, config).float()
-    positions = chain(frames, beads, spread).float().requires_grad_()
+    network = make_network(seed, config)
+    positions = chain(frames, beads, spread).requires_grad_()
     types = torch.randint(config.max_bead_types, (beads,))
-    dense = network.energy(positions, types)
-    sparse = network.energy_sparse(
-        positions.view(-1, 3),
-        types.repeat(frames),
-        torch.arange(frames).repeat_interleave(beads),
-        frames,
-    )
-    torch.testing.assert_close(dense, sparse, atol=1e-5, rtol=1e-5)
-    for energy in (dense, sparse):
-        energy.sum().backward()
-    # Both gradients were added up; twice one of them must be the sum.
-    total, positions.grad = positions.grad, None
-    network.energy(positions, types).sum().backward()
-    torch.testing.assert_close(total, 2 * positions.grad, atol=1e-5, rtol=1e-5)
+    energy = network.energy(positions, types)
+    expected = torch.stack([energy_by_pairs(network, frame, types) for frame in positions])
+    torch.testing.assert_close(energy, expected)
+    if beads > 1:
+        found, wanted = (torch.autograd.grad(x.sum(), positions)[0] for x in (energy, expected))
+        torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-6)
 
 
 @examples
@@ -121,16 +128,13 @@ def test_dense_operations_have_right_derivatives() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("equal", [True, False], ids=["dense", "sparse"])
-def test_forces_are_finite_differences_of_the_energy(equal: bool, training: bool) -> None:
+def test_forces_are_finite_differences_of_the_energy(training: bool) -> None:
     network = make_network(3).train(training)
-    beads = (4, 4) if equal else (3, 5)
-    positions = [chain(1, n)[0] for n in beads]
-    types = [torch.arange(n) for n in beads]
+    positions, types = list(chain(2, 4)), [torch.arange(4)] * 2
     energy, forces = network.energy_and_forces(graphs(positions, types))
     assert energy.requires_grad == forces.requires_grad == training
     step, finite = 1e-5, torch.zeros_like(forces)
-    for bead in range(sum(beads)):
+    for bead in range(8):
         for axis in range(3):
             values = []
             for sign in (1, -1):
@@ -141,28 +145,23 @@ def test_forces_are_finite_differences_of_the_energy(equal: bool, training: bool
     torch.testing.assert_close(forces.detach(), finite, atol=1e-8, rtol=1e-5)
 
 
-def test_batches_choose_their_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = make_network(4)
-    used: list[str] = []
-    for name in ("energy", "energy_sparse"):
-        original = getattr(network, name)
-
-        def spy(*inputs: Any, name: str = name, original: Any = original) -> Tensor:
-            used.append(name)
-            return original(*inputs)
-
-        monkeypatch.setattr(network, name, spy)
-    types = torch.tensor([1, 2, 3, 4])
+def test_batches_are_of_one_system() -> None:
+    network, types = make_network(4), torch.tensor([1, 2, 3, 4])
     same = graphs(list(chain(3, 4)), [types] * 3)
+    single = [network.energy(d.pos[None], d.bead_types)[0] for d in same.to_data_list()]
+    torch.testing.assert_close(network(same), torch.stack(single))
     other_types = graphs(list(chain(2, 4)), [types, types.flip(0)])
     # As many beads as two equal graphs of 4.
     other_sizes = graphs([chain(1, 3)[0], chain(1, 5)[0]], [types[:3], torch.arange(5)])
-    batches = (same, other_types, other_sizes)
-    energies = [network(batch) for batch in batches]
-    assert used == ["energy", "energy_sparse", "energy_sparse"]
-    for batch, energy in zip(batches, energies, strict=True):
-        single = [network.energy(d.pos[None], d.bead_types)[0] for d in batch.to_data_list()]
-        torch.testing.assert_close(energy, torch.stack(single))
+    uneven = graphs([chain(1, 2)[0], chain(1, 5)[0]], [types[:2], torch.arange(5)])
+    for batch, found in (
+        (other_types, "graphs of 4 beads of different types"),
+        (other_sizes, "graphs of 3 and 5 beads"),
+        (uneven, "graphs of 2 and 5 beads"),
+    ):
+        for evaluate in (network, network.energy_and_forces):
+            with pytest.raises(InputError, match=f"{found}, expected frames of one system; make"):
+                evaluate(batch)
 
 
 def test_forces_train_every_parameter() -> None:

@@ -736,7 +736,8 @@ def test_info_of_a_checkpoint_and_a_run(
     tiny: CGFrames, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from cgfe.model.schnet import CGSchNetConfig
-    from cgfe.reference.reference import Reference, ReferenceConfig
+    from cgfe.reference.config import ReferenceConfig
+    from cgfe.reference.reference import Reference
     from cgfe.training.module import CGForceField
 
     config = ReferenceConfig(tica_lag_ps=5, bins=12, starts=16)
@@ -753,7 +754,7 @@ def test_info_of_a_checkpoint_and_a_run(
     printed = info(path, capsys)
     assert "7 epochs, 77 steps" in printed
     assert "hidden_channels 8" in printed
-    assert f"lag {reference.tica.lag_ps:g} ps" in printed
+    assert f"lag {reference.projection.tica.lag_ps:g} ps" in printed
 
     (tmp_path / "run" / "config.yaml").write_text("data: {}\n")
     (tmp_path / "run" / "metrics.csv").write_text("epoch,step,train/loss\n0,5,2.5\n1,9,1.25\n")

@@ -157,8 +157,7 @@ def make(folded_share: float, relaxation_ns: float, hidden: bool = False) -> Mad
     """
     frames = CGFrames.load(EMBEDDED["chignolin"])
     distance = rmsd(frames.positions, frames.native_positions)
-    tica, grid = fit_projection(frames)
-    tics = tica.project(frames.positions)
+    projection, tics = fit_projection(frames)
     members, kind = _microstates(distance, tics)
     shares = np.array([1 - folded_share - 0.04, 0.04, folded_share])[kind + 1]
     population = shares * np.exp(0.5 * np.random.default_rng(3).normal(size=len(kind)))
@@ -186,7 +185,7 @@ def make(folded_share: float, relaxation_ns: float, hidden: bool = False) -> Mad
         flux[barrier] *= slow / relaxation_ns
     return Made(
         population, matrix, kind, visible, members[visible], frames, distance,
-        grid.bin_index(tics), grid,
+        projection.grid.bin_index(tics), projection.grid,
     )  # fmt: skip
 
 

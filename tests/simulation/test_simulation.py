@@ -14,6 +14,7 @@ from cgfe.kernels.fast_potential import accelerated
 from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy
 from cgfe.model.prior_terms import HarmonicAngles, HarmonicBonds, Repulsion
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig
 from cgfe.units import ACCELERATION, BOLTZMANN, thermal_energy
 
@@ -260,9 +261,26 @@ def test_frames_can_be_handed_over_as_they_come(fast):
 
 
 @pytest.mark.parametrize("fast", [False, True])
+def test_inference_mode_changes_nothing(fast):
+    torch.manual_seed(0)
+    network = CGSchNet(CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=2))
+    prior = chain_prior()
+
+    def run() -> np.ndarray:
+        potential = Potential(prior, network, torch.arange(6))
+        chosen = accelerated(potential, zigzag(1)) if fast else potential
+        simulation = LangevinSimulation(chosen, np.full(6, 100.0), TEMPERATURE, 0.004, 1.0, 0)
+        return simulation.run(zigzag(3), 20, 10).positions
+
+    expected = run()
+    with torch.inference_mode():
+        assert np.array_equal(run(), expected)
+
+
+@pytest.mark.parametrize("fast", [False, True])
 def test_starts_of_another_precision_are_refused(fast):
     simulation = simulation_of(chain_prior(), [100.0] * 6, fast)
-    with pytest.raises(InputError, match=r"are torch\.float64, expected"):
+    with pytest.raises(InputError, match=r"are torch\.float64.*, expected"):
         simulation.run(zigzag(2).double(), 10, 5)
 
 

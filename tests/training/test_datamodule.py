@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -11,10 +14,13 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
+from cgfe.analysis.tica import TICAProjection
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import split_by_blocks
 from cgfe.errors import InputError
-from cgfe.reference.reference import Reference, ReferenceConfig
+from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.reference import Reference
+from cgfe.training import datamodule
 from cgfe.training.batches import FrameLoader, SystemTensors
 from cgfe.training.datamodule import CGFramesDataModule
 
@@ -92,9 +98,11 @@ def test_reference_survives_its_file(data: CGFramesDataModule, tmp_path: Path) -
         np.testing.assert_array_equal(back.to_arrays()[key], value)
     assert back.floor == reference.floor
     assert back.fingerprint == reference.fingerprint
-    (tmp_path / "reference.npz").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="not a readable reference"):
-        Reference.load(tmp_path / "reference.npz")
+    whole = (tmp_path / "reference.npz").read_bytes()
+    for content in (b"nonsense", whole[:1000], b""):
+        (tmp_path / "reference.npz").write_bytes(content)
+        with pytest.raises(InputError, match="not a readable reference"):
+            Reference.load(tmp_path / "reference.npz")
 
 
 def test_cache_is_used_and_depends_on_the_settings(
@@ -115,6 +123,52 @@ def test_cache_is_used_and_depends_on_the_settings(
     again.prepare_data()
     again.setup()
     assert again.references[0].fingerprint != data.references[0].fingerprint
+
+
+def test_a_start_reads_hashes_and_projects_once(
+    data: CGFramesDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process prepares and sets up; another one, after it, only sets up."""
+    counted: Counter[str] = Counter()
+
+    def counting(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            counted[name] += len(arguments[1]) if name == "project" else 1
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    for owner, name in (
+        (CGFrames, "load"),
+        (datamodule, "fingerprint"),
+        (TICAProjection, "project"),
+        (Reference, "load"),
+    ):
+        counting(owner, name)
+    make = partial(
+        CGFramesDataModule, str(data.paths[0]), 32, data.reference_config, 50,
+        cache_dir=str(data.cache_dir / "once"),
+    )  # fmt: skip
+    first, second = make(), make()
+    first.prepare_data()
+    first.setup("fit")
+    frames = len(first.frames[0])
+    assert counted == {"load": 1, "fingerprint": 1, "project": frames}
+    counted.clear()
+    first.prepare_data()
+    first.setup("validate")
+    assert not counted
+    second.setup("fit")
+    training = len(first.split_indices("train")[0])
+    # Of the reference too.
+    assert counted == {"load": 2, "fingerprint": 1, "project": frames - training}
+    for one, other in zip((first, data), (second, first), strict=True):
+        for key, value in one.references[0].to_arrays().items():
+            np.testing.assert_array_equal(other.references[0].to_arrays()[key], value)
+        for key, value in vars(one.systems[0]).items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(vars(other.systems[0])[key]))
 
 
 def test_batches_equal_those_that_torch_geometric_assembles(data: CGFramesDataModule) -> None:
@@ -146,7 +200,7 @@ def test_batches_equal_those_that_torch_geometric_assembles(data: CGFramesDataMo
 def test_labels_and_prior_belong_to_their_frames(data: CGFramesDataModule, tiny: CGFrames) -> None:
     system, reference = data.systems[0], data.references[0]
     chosen = [3, 100, len(tiny) - 1]
-    tics = np.asarray(reference.tica.project(tiny.positions[chosen]), dtype=np.float64)
+    tics = np.asarray(reference.projection.tica.project(tiny.positions[chosen]), dtype=np.float64)
     np.testing.assert_allclose(
         system.energy_label[chosen], reference.labels.energies(tics), rtol=1e-5
     )

@@ -1,0 +1,38 @@
+"""What a Reference depends on besides the training frames."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cgfe.analysis.free_energy import DEFAULT_BINS
+from cgfe.analysis.tica import DEFAULT_LAG_PS
+from cgfe.errors import InputError
+
+
+@dataclass
+class ReferenceConfig:
+    """What a Reference depends on besides the training frames."""
+
+    tica_lag_ps: float = DEFAULT_LAG_PS
+    """TICA lag time, a multiple of the frame interval."""
+    tica_scaling: Literal["kinetic_map", "none"] = "kinetic_map"
+    """`kinetic_map` scales each TIC by its eigenvalue."""
+    bins: int = DEFAULT_BINS
+    """Bins per TIC of the free-energy grid."""
+    target_bins: int = 8
+    """Bins per TIC of the conditional mean energies that `energy_target: total` is matched to;
+    coarse, since a bin's entropy needs hundreds of frames."""
+    label_estimator: Literal["marginal", "joint"] = "marginal"
+    """Density behind the energy labels: product of 1-D densities as in the paper, or the 2-D
+    one."""
+    starts: int = 256
+    """Training frames kept as starts of simulations, spread over TIC space."""
+    seed: int = 0
+    """Chooses the first start."""
+
+    def check(self) -> None:
+        """Raise InputError if a value makes no sense."""
+        for name, least in (("bins", 2), ("target_bins", 2), ("starts", 1)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"reference.{name} is {getattr(self, name)}, expected at least {least}."
+                )

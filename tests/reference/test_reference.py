@@ -1,0 +1,232 @@
+"""Reference: its parts by themselves, on the way through arrays, and from files of version 1."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cgfe.analysis.free_energy import TICGrid
+from cgfe.analysis.metrics import FOLDED_RMSD
+from cgfe.data.frames import CGFrames
+from cgfe.errors import InputError
+from cgfe.geometry import rmsd
+from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.reference import Reference
+from cgfe.reference.starts import Starts
+from cgfe.reference.training_frames import TrainingFrames
+from cgfe.simulation.evaluation import (
+    free_energy_result,
+    judge,
+    reference_sample,
+    with_floor,
+)
+
+CONFIG = ReferenceConfig(tica_lag_ps=5, bins=12, target_bins=3, starts=9)
+OLD = Path(__file__).with_name("version_1.npz")
+"""Of 800 frames, written by the version before references had parts."""
+OLD_METRICS = {
+    "js": 0.4756986966998346,
+    "kl_reference_model": 5.070359687063372,
+    "mse_kt2": 8.535449613048087,
+    "w1_tic1": 0.7076338173796899,
+    "w1_tic2": 0.8592456225193875,
+    "delta_f_kt": 2.233260319944559,
+    "coverage": 0.6178450792334109,
+    "outside": 0.006666666666666667,
+    "blown_up": 0.0,
+    "split_half_js": 0.6931471805599452,
+}
+
+
+@pytest.fixture(scope="module")
+def training(tiny: CGFrames) -> TrainingFrames:
+    """All but the end of each trajectory of the tiny set."""
+    return TrainingFrames(tiny, [slice(s.start, s.stop - 100) for s in tiny.trajectory_slices()])
+
+
+@pytest.fixture(scope="module")
+def reference(training: TrainingFrames) -> Reference:
+    return Reference.fit(training.frames, training.segments, CONFIG)
+
+
+def test_training_frames_are_those_of_the_segments(training: TrainingFrames) -> None:
+    frames = training.frames
+    expected = np.concatenate([frames.positions[s] for s in training.segments])
+    first, second = training.read(lambda x: x, lambda x: x[:, 0, 0])
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(second, expected[:, 0, 0])
+    np.testing.assert_array_equal(training.evenly()[0], expected)
+    assert frames.weights is not None
+    np.testing.assert_array_equal(
+        training.weights, np.concatenate([frames.weights[s] for s in training.segments])
+    )
+
+
+def test_kinetics_are_of_unbiased_segments_unless_all_are_biased(
+    training: TrainingFrames,
+) -> None:
+    index, biased = training.trajectory_index, training.frames.biased_trajectories
+    kept = np.concatenate(training.kinetic())
+    (positions,) = training.read(lambda x: x)
+    np.testing.assert_array_equal(kept, positions[~np.isin(index, biased)])
+    pieces = [s for s in training.segments if training.frames.trajectory_index[s.start] in biased]
+    assert len(pieces) == 2
+    only = TrainingFrames(training.frames, pieces)
+    assert sum(map(len, only.kinetic())) == len(only.rows)
+
+
+def test_positions_are_read_once_and_projected_once(
+    training: TrainingFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cgfe.analysis.tica import TICAProjection
+
+    projected, project = [], TICAProjection.project
+
+    def counted(tica: TICAProjection, positions: np.ndarray) -> np.ndarray:
+        projected.append(len(positions))
+        return project(tica, positions)
+
+    monkeypatch.setattr(TICAProjection, "project", counted)
+    Reference.fit(training.frames, training.segments, CONFIG)
+    assert sum(projected) == len(training.rows)
+
+
+def test_the_surface_is_what_the_frames_are_on_the_grid(
+    reference: Reference, training: TrainingFrames
+) -> None:
+    surface, projection = reference.surface, reference.projection
+    (positions,) = training.read(lambda x: x)
+    np.testing.assert_allclose(surface.tics, projection.tica.project(positions), atol=1e-12)
+    edges, native = projection.grid.edges, reference.system.native_positions
+    counted = np.histogram2d(*surface.tics.T, bins=edges, weights=training.weights)[0]
+    np.testing.assert_allclose(surface.probability, counted / training.weights.sum(), atol=1e-12)
+    assert surface.outside == 0
+    assert native is not None
+    np.testing.assert_allclose(surface.rmsd, rmsd(positions, native), atol=1e-9)
+    sample = reference_sample(reference)
+    folded = training.weights[np.asarray(surface.rmsd) <= FOLDED_RMSD].sum()
+    expected = np.log((training.weights.sum() - folded) / folded)
+    assert sample.delta_f_kt() == pytest.approx(expected)
+
+
+def test_a_bin_without_mean_energy_is_no_target(reference: Reference) -> None:
+    assert reference.labels.knows_bins
+    energies = np.where(np.arange(9) == 4, np.nan, np.arange(9.0))
+    labels = replace(reference.labels, bin_energies=energies)
+    first, second = labels.grid.centres
+    every = np.stack(np.meshgrid(first, second, indexing="ij"), axis=-1).reshape(-1, 2)
+    bins, targets = labels.bin_targets(np.vstack([every, [[1e3, 0]]]))
+    assert bins.tolist() == [0, 1, 2, 3, -1, 5, 6, 7, 8, -1]
+    assert targets.tolist() == [0, 1, 2, 3, 0, 5, 6, 7, 8, 0]
+    assert not replace(labels, bin_energies=np.full(9, np.nan)).knows_bins
+
+
+def test_starts_are_dealt_evenly_and_begin_anew(reference: Reference) -> None:
+    positions = reference.starts.positions
+    assert positions.shape == (9, 10, 3)
+    np.testing.assert_array_equal(
+        reference.starts.deal(20), positions[[*range(9), *range(9), 0, 1]]
+    )
+    numbered = Starts(np.arange(9, dtype=np.float32)[:, None, None])
+    of_ranks = [numbered.deal(7, rank, 2).ravel().tolist() for rank in (0, 1)]
+    assert of_ranks == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+def test_arrays_hold_everything(reference: Reference, training: TrainingFrames) -> None:
+    told = with_floor(reference, training.trajectory_index)
+    arrays = told.to_arrays()
+    assert all(value.dtype != object for value in arrays.values())
+    back = Reference.from_arrays(arrays)
+    assert (back.floor, back.fingerprint) == (told.floor, told.fingerprint)
+    assert back.system.residue_names == training.frames.residue_names
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(back.to_arrays()[key], value, err_msg=key)
+    with pytest.raises(InputError, match="version 3, expected 1 or 2"):
+        Reference.from_arrays(arrays | {"version": np.array(3)})
+
+
+def test_without_a_native_structure_there_is_no_rmsd(tiny: CGFrames) -> None:
+    unknown = replace(tiny, native_positions=None, weights=None)
+    reference = Reference.fit(unknown, unknown.trajectory_slices(), CONFIG)
+    back = Reference.from_arrays(reference.to_arrays())
+    for one in (reference, back):
+        assert one.surface.rmsd is None
+        assert one.system.native_positions is None
+        assert np.isnan(reference_sample(one).delta_f_kt())
+
+
+def test_the_frames_themselves_are_a_perfect_model(tiny: CGFrames) -> None:
+    """Known answer: every frame once, in equal weights, is no distance away."""
+    equal = replace(tiny, weights=None)
+    reference = Reference.fit(equal, equal.trajectory_slices(), CONFIG)
+    replicas = tiny.positions.reshape(6, -1, 10, 3).swapaxes(0, 1)
+    metrics = judge(reference, replicas, np.zeros(6, bool), 0.0).metrics
+    for name in ("js", "kl_reference_model", "mse_kt2", "w1_tic1", "w1_tic2", "delta_f_kt"):
+        assert metrics[name] == pytest.approx(0, abs=1e-9), name
+    assert metrics["coverage"] == pytest.approx(1)
+    assert metrics["outside"] == 0
+
+
+def test_files_of_version_1_give_what_they_gave() -> None:
+    """Figures are those that the version which wrote the file gave."""
+    reference = Reference.load(OLD)
+    assert reference.fingerprint == "1ad7e78048b2618e"
+    assert reference.floor["js"] == pytest.approx(0.19735756589637418, rel=1e-12)
+    assert "-".join(reference.system.residue_names) == "TYR-TYR-ASP-PRO-GLU-THR-GLY-THR-TRP-TYR"
+    assert reference.system.bonds.shape == (9, 2)
+    starts = reference.starts.positions
+    scales = 1 + 0.002 * np.arange(40, dtype=np.float32)
+    positions = scales[:, None, None, None] * starts[None]
+    found = judge(reference, positions, np.zeros(5, bool), 0.25).metrics
+    assert found == pytest.approx(OLD_METRICS, rel=1e-9)
+    energies = reference.prior(torch.from_numpy(starts)).numpy()
+    np.testing.assert_allclose(energies, [5.0133, 1.3966, 5.4140, 9.0848, 4.1530], atol=1e-4)
+    labels, tics = reference.labels, reference.surface.tics[:3]
+    np.testing.assert_allclose(labels.energies(tics), [2.3607563, 1.34103763, 2.61365249])
+    of_bins = [4.01590586, -5.9908343, 13.68834716, 14.13689407]
+    np.testing.assert_allclose(labels.bin_energies, of_bins)
+
+
+def test_what_was_read_from_version_1_is_written_as_parts(tmp_path: Path) -> None:
+    reference = Reference.load(OLD)
+    reference.save(tmp_path / "new.npz")
+    again = Reference.load(tmp_path / "new.npz").to_arrays()
+    assert int(again["version"]) == 2
+    with np.load(OLD) as old:
+        assert int(old["version"]) == 1
+        for before, now in (
+            ("tics", "surface/tics"),
+            ("rmsd", "surface/rmsd"),
+            ("weights", "surface/weights"),
+            ("masses", "system/masses"),
+            ("native_positions", "system/native_positions"),
+            ("start_positions", "starts/positions"),
+            ("tica/components", "projection/tica/components"),
+            ("grid/edges_tic2", "projection/grid/edges_tic2"),
+            ("target_grid/edges_tic1", "labels/grid/edges_tic1"),
+            ("labels/table1.log_density", "labels/inverted/table1.log_density"),
+        ):
+            np.testing.assert_array_equal(again[now], old[before], err_msg=now)
+    assert again["surface/probability"].sum() + again["surface/outside"] == pytest.approx(1)
+
+
+def test_a_judgement_counts_the_model_alone(
+    reference: Reference, training: TrainingFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = with_floor(reference, training.trajectory_index)
+    counted, histogram = [], TICGrid.histogram
+
+    def counting(grid: TICGrid, tics: np.ndarray, weights: np.ndarray | None = None) -> Any:
+        counted.append(len(tics))
+        return histogram(grid, tics, weights)
+
+    monkeypatch.setattr(TICGrid, "histogram", counting)
+    positions = training.frames.positions[:200].reshape(50, 4, 10, 3)
+    judgement = judge(told, positions, np.zeros(4, bool), 0.0)
+    result = free_energy_result("x", told, judgement, None, {})
+    assert counted == [200, 100, 100]  # all replicas, and two halves
+    np.testing.assert_array_equal(result.reference, told.surface.probability)
+    assert result.floor["split_half_js"] == told.floor["js"]
