@@ -44,8 +44,8 @@ def force_field(frames: CGFramesDataModule, config: CGSchNetConfig) -> CGForceFi
     trainer: Any = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     trainer.datamodule = frames
     module.trainer = trainer
-    # What a module prepares for an epoch belongs to its steps.
-    module.train().on_train_epoch_start()
+    # What a module prepares before its first step is no part of the others.
+    module.train().choose_grid()
     return module
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cgfe.data.frames import CGFrames
     from cgfe.simulation.evaluation import judge, simulate
     from cgfe.simulation.langevin import LangevinSimulation
-    from cgfe.training.callbacks import FreeEnergyValidation
+    from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
     from cgfe.training.datamodule import CGFramesDataModule
     from cgfe.training.module import CGForceField
 
@@ -31,7 +31,7 @@ _PLACES = {
     "CGForceField": "cgfe.training.module",
     "CGFrames": "cgfe.data.frames",
     "CGFramesDataModule": "cgfe.training.datamodule",
-    "FreeEnergyValidation": "cgfe.training.callbacks",
+    "FreeEnergyValidation": "cgfe.training.callbacks.free_energy_validation",
     "LangevinSimulation": "cgfe.simulation.langevin",
     "judge": "cgfe.simulation.evaluation",
     "simulate": "cgfe.simulation.evaluation",

@@ -1,8 +1,10 @@
 """The `cgfe` command: finds the subcommand and imports only what that one needs."""
 
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from cgfe import __version__
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(
                 f"{words[0]!r} is no command of cgfe; expected one of {', '.join(COMMANDS)}."
             )
-        import_module(f"cgfe.commands.{COMMANDS[words[0]][0]}").run(words)
+        with collector_resting():
+            command = import_module(f"cgfe.commands.{COMMANDS[words[0]][0]}")
+        command.run(words)
     except InputError as error:
         print(f"cgfe: error: {error}", file=sys.stderr)
         return 2
@@ -57,6 +61,21 @@ def share_cores() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+@contextmanager
+def collector_resting() -> Iterator[None]:
+    """Keep the garbage collector from what is imported, now and later.
+
+    Imports make hundreds of thousands of objects that stay, and each round of the collector looks
+    at all of them: importing Lightning took 4.5 s with it and 3.3 s without, on a busy machine.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _usage() -> str:

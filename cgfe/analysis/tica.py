@@ -8,16 +8,16 @@ training trajectories, and then only applied.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from deeptime.covariance import CovarianceModel
-from deeptime.decomposition import TICA
-from deeptime.numeric import ZeroRankError
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
 from cgfe.geometry import FloatArray, pair_distances
+
+if TYPE_CHECKING:
+    from deeptime.covariance import CovarianceModel
 
 Scaling = Literal["kinetic_map", "none"]
 
@@ -176,8 +176,10 @@ def _lag_in_frames(lag_ps: float, frame_interval_ps: float) -> int:
 
 def _lagged_covariances(
     trajectories: Sequence[FloatArray], lag: int, lag_ps: float
-) -> CovarianceModel:
+) -> "CovarianceModel":
     """Return time-symmetric covariances of the distances, no pair crossing two trajectories."""
+    from deeptime.decomposition import TICA  # half a second, which applying a TICA need not wait
+
     longest = max((len(trajectory) for trajectory in trajectories), default=0)
     if longest <= lag:
         raise InputError(
@@ -208,12 +210,15 @@ def _frames_at_once(features: int) -> int:
 
 
 def _slowest(
-    covariances: CovarianceModel, lag_ps: float, dimensions: tuple[int, int], scaling: Scaling
+    covariances: "CovarianceModel", lag_ps: float, dimensions: tuple[int, int], scaling: Scaling
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the greatest positive eigenvalues (D,) and their scaled components (P, D).
 
     D is between the two `dimensions`.
     """
+    from deeptime.decomposition import TICA
+    from deeptime.numeric import ZeroRankError
+
     estimator = TICA(epsilon=SMALLEST_VARIANCE, scaling=None if scaling == "none" else scaling)
     try:
         model = estimator.fit_from_covariances(covariances).fetch_model()

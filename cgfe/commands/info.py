@@ -104,15 +104,16 @@ def describe_checkpoint(path: Path) -> Iterator[Line]:
     InputError
         If it is no such checkpoint.
     """
-    from cgfe.training.module import CGForceField, read_checkpoint
+    from cgfe.training.checkpoints import CHECKPOINT_KEY, read_checkpoint
+    from cgfe.training.module import CGForceField
 
-    model = CGForceField.load(path)
     state = read_checkpoint(path)
+    model = CGForceField.from_checkpoint(state, str(path))
     yield "checkpoint", f"{path} ({_size(path)})"
     yield "trained", f"{state.get('epoch', 0) + 1} epochs, {state.get('global_step', 0)} steps"
     yield "parameters", sum(p.numel() for p in model.network.parameters())
     yield "network", _settings(asdict(model.network_config))
-    yield "loss", _settings(asdict(model.loss_config))
+    yield "loss", _settings(state[CHECKPOINT_KEY]["loss"])
     for name, reference in zip(model.system_names, model.references, strict=True):
         yield "system", f"{name} ({'-'.join(reference.system.residue_names)})"
         yield "  temperature", f"{reference.system.temperature_kelvin:g} K"

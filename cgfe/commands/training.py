@@ -17,20 +17,15 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.report.run import metric_table, write_report
-from cgfe.training.callbacks import FreeEnergyValidation, SaveReferences
+from cgfe.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
+from cgfe.training.callbacks.prediction_writer import PredictionWriter
+from cgfe.training.callbacks.save_references import SaveReferences
+from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
-from cgfe.training.module import CGForceField, read_checkpoint
-from cgfe.training.predictions import PredictionWriter
-from cgfe.training.runs import (
-    RUN_DIR_VARIABLE,
-    BestCheckpoint,
-    LastCheckpoint,
-    RunLogger,
-    last_checkpoint,
-    new_run_dir,
-    run_of,
-)
+from cgfe.training.logger import RunLogger
+from cgfe.training.module import CGForceField
+from cgfe.training.runs import RUN_DIR_VARIABLE, last_checkpoint, new_run_dir, run_of
 
 
 def run(words: Sequence[str]) -> None:
@@ -57,6 +52,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _run(words: Sequence[str]) -> None:
+    TrainingCLI.asked_for = words[0]
     TrainingCLI(
         CGForceField,
         CGFramesDataModule,
@@ -110,6 +106,17 @@ class RunConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """LightningCLI with `--run_dir`, `free_energy` and `checkpoint` keys."""
 
+    asked_for = "fit"
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommand that is asked for: each other one's parser takes half a second."""
+        asked_for = TrainingCLI.asked_for
+        return {asked_for: LightningCLI.subcommands()[asked_for]}
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would read the checkpoint for hyperparameters, which cgfe's lack."""
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what cgfe has beside Lightning's own options."""
         parser.add_argument(
@@ -132,8 +139,8 @@ class TrainingCLI(LightningCLI):
         """Place the run: directory, checkpoints, loggers."""
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
-        if checkpoint:
-            read_checkpoint(checkpoint)
+        # Read before anything is made or computed, and handed on.
+        self.checkpoint = read_checkpoint(checkpoint) if checkpoint else None
         self.run_dir = self._run_dir(config, checkpoint)
         make_folder(self.run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
@@ -175,6 +182,10 @@ class TrainingCLI(LightningCLI):
             # SLURM sends SIGTERM at preemption and at the time limit.
             kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
         trainer: Any = super().instantiate_trainer(**kwargs)
+        if self.checkpoint is not None:
+            path = str(self.config[self.subcommand].ckpt_path)
+            trainer.strategy.checkpoint_io = ReadCheckpoints(path, self.checkpoint)
+            self.checkpoint = None
         if trainer.fast_dev_run:
             return trainer
         if self.subcommand == "fit":
@@ -199,6 +210,8 @@ class TrainingCLI(LightningCLI):
         """Write the report and name it."""
         trainer: Any = self.trainer
         if trainer.is_global_zero and not trainer.fast_dev_run:
+            from cgfe.report.run import write_report
+
             print(f"report: {write_report(self.run_dir)}")
 
     def after_validate(self) -> None:
@@ -206,12 +219,15 @@ class TrainingCLI(LightningCLI):
         trainer: Any = self.trainer
         if not trainer.is_global_zero:
             return
+        from cgfe.report.run import metric_table
+
         for callback in trainer.callbacks:
             if isinstance(callback, FreeEnergyValidation):
                 for result in callback.results:
                     print(metric_table(result))
-        for name in ("loss", "force_mse", "energy_mse"):
-            print(f"validation/{name} {float(trainer.callback_metrics[f'validation/{name}']):.6g}")
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("validation/"):
+                print(f"{name} {float(value):.6g}")
         print(f"results: {self.run_dir}")
 
 

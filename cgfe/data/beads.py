@@ -1,8 +1,12 @@
 """Beads of residues: types, masses, and the Cα topology that mdtraj reads them with."""
 
-import mdtraj
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import mdtraj
 
 RESIDUE_MASSES = {
     **{"ALA": 71.08, "ARG": 156.19, "ASN": 114.10, "ASP": 115.09, "CYS": 103.14},
@@ -27,8 +31,10 @@ def bead_types_of(residue_names: tuple[str, ...]) -> NDArray[np.int64]:
 
 def alpha_carbon_topology(
     residue_names: tuple[str, ...], bonds: NDArray[np.integer]
-) -> mdtraj.Topology:
+) -> "mdtraj.Topology":
     """Return an mdtraj topology of one Cα per residue."""
+    import mdtraj  # and with it openmm, which reading frames need not wait for
+
     topology = mdtraj.Topology()
     chain = topology.add_chain()
     atoms = [

@@ -8,10 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,9 @@ from cgfe.data.rounded_arrays import STEP, read_rows, write_rounded
 from cgfe.errors import InputError
 from cgfe.files import replacing
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
+
+if TYPE_CHECKING:
+    import mdtraj
 
 FRAMES_AT_ONCE = 65_536
 """Checked at once, so that arrays mapped from disk never fill the memory."""
@@ -163,7 +165,7 @@ class CGFrames:
         steps = {"positions": self.position_step, "forces": self.force_step}
         return {**steps, "force_standard_errors": self.force_step}
 
-    def topology(self) -> mdtraj.Topology:
+    def topology(self) -> "mdtraj.Topology":
         """Return a Cα topology, with which mdtraj opens trajectories of these beads."""
         return alpha_carbon_topology(self.residue_names, self.bonds)
 

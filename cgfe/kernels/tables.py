@@ -112,7 +112,8 @@ def _grid(config: CGSchNetConfig, intervals: int) -> _Grid:
         basis = RADIAL_BASES[config.radial_basis](config.num_radial, config.cutoff).double()
         step = torch.full((intervals + 1,), config.cutoff / intervals, dtype=torch.float64)
         distances = torch.arange(intervals + 1) * step
-        radial, radial_slope = torch.func.jvp(basis, (distances,), (step,))[:2]
+        # Not torch.func.jvp, whose first use in a process loads decompositions for half a second.
+        radial, radial_slope = torch.autograd.functional.jvp(basis, distances, step)
         phase = torch.linspace(0, math.pi, intervals + 1, dtype=torch.float64)[:, None]
         value, slope = 0.5 + 0.5 * phase.cos(), (-0.5 * math.pi / intervals) * phase.sin()
         following = functional.pad(value[1:], (0, 0, 0, 1))

@@ -26,7 +26,7 @@ from cgfe.kernels.tables import activation_number, network_arrays
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.native import library
 
-GRIDS = (512, 1024, 2048, 4096)
+GRIDS = tuple(int(512 * 1.125**step) for step in range(18))
 """Tables are made anew in each step: finer ones cost more than they save."""
 NAMES = {torch.float32: "float", torch.float64: "double"}
 
@@ -62,16 +62,20 @@ def energy_and_forces(
 
 
 def sufficient_intervals(
-    network: CGSchNet, systems: Sequence[tuple[Tensor, Tensor]]
+    network: CGSchNet, systems: Sequence[tuple[Tensor, Tensor]], first: int | None = None
 ) -> tuple[int | None, float]:
     """Return the coarsest grid that holds the tolerance, and its error.
 
-    Parameters and results are those of `coarsest_grid`; grids have 512, 1,024, ... 4,096
-    intervals, and rounding is left out: all is evaluated in float64.
+    Parameters and results are those of `coarsest_grid`; grids have 512 intervals and on, each an
+    eighth more, since tables are a good part of a step's cost. Rounding is left out: all is
+    evaluated in float64. With `first`, no grid is tried that is coarser.
     """
     exact = in_float64(network)
     return coarsest_grid(
-        exact, systems, lambda frames, types, n: energy_and_forces(exact, frames, types, n), GRIDS
+        exact,
+        systems,
+        lambda frames, types, n: energy_and_forces(exact, frames, types, n),
+        [intervals for intervals in GRIDS if intervals >= (first or 0)],
     )
 
 

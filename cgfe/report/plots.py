@@ -35,6 +35,7 @@ TERM_LABELS = {
     "loss": "loss",
     "force_mse": "force MSE, (kcal/mol/Å)²",
     "energy_mse": "energy MSE, (kcal/mol)²",
+    "mean_energy_mse": "MSE of mean energies, (kcal/mol)²",
     "js": "JS divergence, nats",
     "kl_reference_model": "KL(reference‖model), nats",
     "mse_kt2": "mean squared F error, kT²",
@@ -46,7 +47,10 @@ TERM_LABELS = {
     "blown_up": "blown up, share of replicas",
     "split_half_js": "JS between halves of the replicas, nats",
 }
-"""Name and unit of each loss term and free-energy metric."""
+"""Name and unit of each loss term and free-energy metric; a term of the user's own has its name."""
+
+STAGES = ("train", "validation", "test")
+"""All that is logged behind these are loss terms."""
 
 CEILING_KT = 12.0
 """Largest free energy that a colour or axis still tells apart."""
@@ -171,7 +175,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         values = np.array([value for points in series.values() for _, value in points])
         if values.min() > 0 and values.max() > 20 * values.min():
             axes.set_yscale("log")
-        axes.set_title(TERM_LABELS[term], fontsize=9)
+        axes.set_title(TERM_LABELS.get(term, term), fontsize=9)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(series) > 1:
@@ -300,13 +304,17 @@ def _say(axes: Axes, sentence: str) -> None:
 def _curves(
     rows: Sequence[Mapping[str, float]],
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Sort finite values into {term: {series: [(epoch, value), ...]}}, in TERM_LABELS' order."""
+    """Sort finite values into {term: {series: [(epoch, value), ...]}}.
+
+    In TERM_LABELS' order, terms of the user's own last.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {term: {} for term in TERM_LABELS}
     for row in rows:
         for column, value in row.items():
             stage, _, rest = column.partition("/")
             *system, term = rest.split("/")
-            if term in found and np.isfinite(value) and "epoch" in row:
+            known = term in found or stage in STAGES
+            if known and np.isfinite(value) and "epoch" in row:
                 series = "/".join(system) or {"free_energy": "first system"}.get(stage, stage)
-                found[term].setdefault(series, []).append((row["epoch"], value))
+                found.setdefault(term, {}).setdefault(series, []).append((row["epoch"], value))
     return {term: series for term, series in found.items() if series}

@@ -27,7 +27,7 @@ from cgfe.kernels.fast_potential import accelerated
 from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference
 from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig, SimulationResult
-from cgfe.simulation.results import FreeEnergyResult
+from cgfe.simulation.results import FreeEnergyResult, PriorResult
 
 MAX_STRUCTURES = 4
 MINIMUM_SEPARATION_BINS = 4
@@ -153,7 +153,7 @@ def free_energy_result(
     system: str,
     reference: Reference,
     judgement: Judgement,
-    prior: Judgement | None,
+    prior: Judgement | PriorResult | None,
     simulation: dict[str, Any],
 ) -> FreeEnergyResult:
     """Gather what the report needs of a judgement."""

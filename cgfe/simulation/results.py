@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,45 @@ class FreeEnergyResult:
             edges=(arrays["edges_1"], arrays["edges_2"]),
             **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
         )
+
+
+@dataclass(frozen=True)
+class PriorResult:
+    """What the prior alone scores, as a file in the cache.
+
+    Attributes
+    ----------
+    metrics : dict
+        As in `FreeEnergyResult`.
+    density : array (n1, n2)
+        Probability of each TIC bin.
+    """
+
+    metrics: dict[str, float]
+    density: NDArray[np.float64]
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file."""
+        metrics = np.frombuffer(json.dumps(_without_nan(self.metrics)).encode(), np.uint8)
+        with replacing(path) as temporary:
+            np.savez_compressed(
+                temporary, allow_pickle=False, metrics=metrics, density=self.density
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PriorResult":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or unreadable.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(_with_nan(json.loads(file["metrics"].tobytes())), file["density"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise InputError(f"{path}: no readable judgement of a prior ({error}).") from None
 
 
 _ARRAYS = (

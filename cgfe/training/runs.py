@@ -7,21 +7,12 @@ RUN_DIR/config.yaml            complete, reloadable
         checkpoints/last.ckpt, best-*.ckpt
 """
 
-import csv
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from lightning import LightningModule, Trainer
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from cgfe.errors import InputError
-from cgfe.files import replacing
 
 RUNS = Path("runs")
 RUN_DIR_VARIABLE = "CGFE_RUN_DIR"
@@ -66,72 +57,7 @@ def run_of(checkpoint: str | Path) -> Path | None:
     return folder if (folder / "config.yaml").is_file() else None
 
 
-class LastCheckpoint(Checkpoint):
-    """Write checkpoints/last.ckpt after each epoch of training, to go on from.
-
-    Not a second ModelCheckpoint: WandbLogger would upload its file too, under the alias `best`.
-    """
-
-    def __init__(self, run_dir: str | Path) -> None:
-        self._path = Path(run_dir) / "checkpoints" / "last.ckpt"
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the whole state of the training."""
-        trainer.save_checkpoint(self._path)
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint for a metric that not every validation measures."""
-
-    def _save_topk_checkpoint(self, trainer: Any, monitor_candidates: dict[str, Any]) -> None:
-        if self.monitor is None or self.monitor in monitor_candidates:
-            super()._save_topk_checkpoint(trainer, monitor_candidates)
-
-
-class RunLogger(CSVLogger):
-    """Lightning's CSVLogger writing RUN_DIR/metrics.csv, which a resumed run continues."""
-
-    def __init__(self, run_dir: str | Path) -> None:
-        super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=1)
-        self._continued = False
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> "ContinuedWriter":
-        """The writer of metrics.csv."""
-        if self._experiment is None:
-            self._experiment = ContinuedWriter(self.log_dir)
-        assert isinstance(self._experiment, ContinuedWriter)
-        return self._experiment
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:  # type: ignore[override]
-        """Record metrics; what an interrupted run logged at this step or later is dropped."""
-        if not self._continued:
-            self.experiment.keep_before(step or 0)
-            self._continued = True
-        super().log_metrics(metrics, step)
-
-    def log_hyperparams(self, params: Any = None) -> None:
-        """Nothing: config.yaml holds them."""
-
-
-class ContinuedWriter(ExperimentWriter):
-    """Lightning's writer, which would delete the metrics.csv that it finds."""
-
-    def _check_log_dir_exists(self) -> None:
-        """Keep what is there."""
-
-    def keep_before(self, step: int) -> None:
-        """Drop the rows of this step and later ones."""
-        path = Path(self.metrics_file_path)
-        if not path.is_file():
-            return
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if int(row["step"]) < step]
-            self.metrics_keys = list(reader.fieldnames or [])
-        with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
+def file_of_system(run_dir: str | Path, name: str, names: Sequence[str], system: int) -> Path:
+    """Return where a run keeps a system's file: all but the first add their name to it."""
+    path = Path(run_dir) / name
+    return path if system == 0 else path.with_stem(f"{path.stem}-{names[system]}")

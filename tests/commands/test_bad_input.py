@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import lightning  # noqa: F401 (its log handlers keep the stderr of the first import)
 import numpy as np
 import pytest
 
@@ -131,6 +132,24 @@ def test_folder_of_another_engine(refused: Callable[..., str], tmp_path: Path) -
 @pytest.mark.parametrize("key", ["energy_weight", "force_weight"])
 def test_negative_weight(key: str, refused: Callable[..., str], tiny_file: Path) -> None:
     assert f"{key} is -0.5" in refused(*fit(tiny_file, f"--model.loss.{key}=-0.5"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model.losses.force.weight=1"], "model.loss is given, and of model.losses"),
+        (
+            ["--model.loss=null", "--model.losses.force.weight=-0.5"],
+            "model.losses.force.weight is -0.5, expected 0 or more",
+        ),
+        (["--model.loss=null", "--model.losses.forces.weight=1"], "forces"),
+        (["--model.loss=null", "--model.losses.force.weight=0"], "weight is 0, expected one above"),
+    ],
+)
+def test_losses_that_make_no_sense(
+    words: list[str], sentence: str, refused: Callable[..., str], tiny_file: Path
+) -> None:
+    assert sentence in refused(*fit(tiny_file, *words))
 
 
 def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:

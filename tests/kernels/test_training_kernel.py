@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -279,7 +278,7 @@ def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: boo
     ]
     if not fast:
         monkeypatch.setattr(module_file, "is_supported", lambda _: False)
-    field.on_train_epoch_start()
+    field.choose_grid()
     assert (field.intervals is not None) == fast
     optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
     losses = []
@@ -317,9 +316,8 @@ def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> N
     batch = system.batch(torch.arange(16))
     tables._grid.cache_clear()
     with mode():
-        field.eval().on_validation_epoch_start()
+        found = field.eval().energy_and_forces(batch)
         assert field.intervals is not None
-        found = field.energy_and_forces(batch)
     expected = field.network.energy_and_forces(batch)
     for one, other in zip(found, expected, strict=True):
         assert not one.requires_grad
@@ -347,13 +345,3 @@ def test_devices_and_precisions_without_kernels_are_known() -> None:
     assert not is_supported(torch.zeros(1, dtype=torch.bfloat16))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not is_supported(torch.zeros(1))
-
-
-def test_checkpoint_keeps_the_grid(tmp_path: Path) -> None:
-    field, resumed = CGForceField(FIXED), CGForceField(FIXED)
-    field.intervals = 512
-    checkpoint: dict[str, Any] = {"epoch": 1, "global_step": 5}
-    field.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, tmp_path / "some.ckpt")
-    resumed.on_load_checkpoint(torch.load(tmp_path / "some.ckpt", weights_only=True))
-    assert resumed.intervals == 512

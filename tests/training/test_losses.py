@@ -153,9 +153,10 @@ def test_learned_gauge_finds_each_systems_constant() -> None:
     assert terms["energy_mse"].item() == pytest.approx(21 / 4)  # offsets start at zero
     terms["loss"].backward()
     # 2 · (sum of the system's residuals) / 4
-    torch.testing.assert_close(loss.offsets.grad, torch.tensor([3 / 2, 4 / 2]))
+    (offsets,) = loss.parameters()
+    torch.testing.assert_close(offsets.grad, torch.tensor([3 / 2, 4 / 2]))
     with torch.no_grad():
-        loss.offsets -= torch.tensor([1.5, 2.0])  # the systems' mean residuals
+        offsets -= torch.tensor([1.5, 2.0])  # the systems' mean residuals
     centred = evaluate(energy_weight=1.0, gauge="centred")["energy_mse"]
     torch.testing.assert_close(
         loss(ENERGY, forces_of(batch), batch)["energy_mse"], centred, rtol=1e-6, atol=0
@@ -222,7 +223,7 @@ def test_weighting_needs_weights() -> None:
         ({"energy_weight": float("nan")}, "energy_weight is nan"),
         ({"energy_weight": 1.5}, "energy_weight is 1.5, expected at most 1"),
         ({"force_weight": -1.0}, "force_weight is -1.0"),
-        ({"force_weight": 0.0}, "both 0"),
+        ({"force_weight": 0.0}, "force_weight and energy_weight are 0"),
         ({"energy_target": "free"}, "energy_target is 'free'"),
         ({"gauge": "none"}, "gauge is 'none'"),
     ],

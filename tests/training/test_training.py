@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
@@ -14,8 +15,10 @@ import pytest
 import torch
 
 from cgfe.data.frames import CGFrames
-from cgfe.simulation.results import FreeEnergyResult
-from cgfe.training.module import CGForceField, read_checkpoint
+from cgfe.errors import InputError
+from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
+from cgfe.training.module import CGForceField
 
 SIZES = """
 seed_everything: 1
@@ -117,6 +120,22 @@ def test_terms_are_logged_at_weight_zero(folder: Path) -> None:
     assert logged["train/loss"] == pytest.approx(logged["train/force_mse"])
 
 
+def test_losses_are_listed_trained_and_validated(folder: Path) -> None:
+    words = ["--model.loss=null", "--model.losses.force.weight=0.9"]
+    words += ["--model.losses.mean_energy.weight=0.1", "--model.losses.mean_energy.gauge=learned"]
+    words += ["--trainer.max_epochs=1", "--free_energy.every_n_epochs=0", "--run_dir=listed"]
+    cgfe(folder, "fit", "--config", "tiny.yaml", *words)
+    logged = {key: value for (key, _), value in rows(folder / "listed").items()}
+    terms = 0.9 * logged["train/force_mse"] + 0.1 * logged["train/mean_energy_mse"]
+    assert logged["train/loss"] == pytest.approx(terms, rel=1e-4)
+    printed = cgfe(folder, "validate", "--ckpt_path", "listed/checkpoints/last.ckpt")
+    (line,) = [x for x in printed.splitlines() if x.startswith("validation/mean_energy_mse ")]
+    expected = logged["validation/mean_energy_mse"]
+    assert float(line.split()[1]) == pytest.approx(expected, rel=1e-4)
+    printed = cgfe(folder, "info", "listed/checkpoints/last.ckpt")
+    assert "mean_energy_mse weight=0.1" in printed
+
+
 def test_killed_fit_goes_on_as_if_nothing_had_happened(folder: Path) -> None:
     """kill -9 after the first epoch's checkpoint; then the same weights, schedule and rows."""
     command = [sys.executable, "-c", KILLED, "fit", "--config", "tiny.yaml", "--run_dir", "killed"]
@@ -203,10 +222,17 @@ def test_training_survives_a_model_whose_replicas_all_blow_up(folder: Path) -> N
 
 
 def test_validate_repeats_the_comparison_and_prints_it(folder: Path) -> None:
-    printed = cgfe(folder, "validate", "--ckpt_path", "whole/checkpoints/last.ckpt")
     first = FreeEnergyResult.load(folder / "whole")
+    # The prior is not simulated again: what the fit found is in the cache.
+    (path,) = (folder / "cache").glob("prior-*.npz")
+    prior = PriorResult.load(path)
+    assert prior.metrics == pytest.approx(first.prior, nan_ok=True, rel=1e-12)
+    replace(prior, metrics=prior.metrics | {"js": 0.125}).save(path)
+    printed = cgfe(folder, "validate", "--ckpt_path", "whole/checkpoints/last.ckpt")
+    prior.save(path)
     again = FreeEnergyResult.load(folder / "whole" / "validate")
     assert again.metrics == pytest.approx(first.metrics, nan_ok=True, rel=1e-5)
+    assert again.prior["js"] == 0.125
     assert f"{first.metrics['js']:.3g}" in printed
     assert "JS divergence" in printed
 
@@ -237,8 +263,59 @@ def test_predictions_are_the_gradient_of_the_energy(folder: Path) -> None:
 
 
 def test_test_reports_the_held_out_losses(folder: Path) -> None:
-    printed = cgfe(folder, "test", "--ckpt_path", "whole/checkpoints/last.ckpt")
-    assert "test/force_mse" in printed
+    words = ["test", "--ckpt_path", "whole/checkpoints/last.ckpt"]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test/force_mse" in done.stdout
+    assert "checkpoint read 1 times" in done.stdout
+
+
+COUNTED = """
+import sys
+import torch
+load, reads = torch.load, []
+def counted(path, *rest, **options):
+    reads.append(path)
+    return load(path, *rest, **options)
+torch.load = counted
+from cgfe.cli import main
+code = main(sys.argv[1:])
+print(f"checkpoint read {len(reads)} times")
+sys.exit(code)
+"""
+
+
+def test_a_damaged_judgement_of_a_prior_is_told(tmp_path: Path) -> None:
+    found = PriorResult({"js": 0.5, "delta_f_kt": np.nan}, np.eye(3))
+    found.save(tmp_path / "prior.npz")
+    again = PriorResult.load(tmp_path / "prior.npz")
+    assert again.metrics == pytest.approx(found.metrics, nan_ok=True)
+    np.testing.assert_array_equal(again.density, found.density)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "prior.npz").read_bytes()[:200])
+    np.savez(tmp_path / "other.npz", density=np.eye(3))
+    np.savez(tmp_path / "code.npz", density=np.eye(3), metrics=np.array([print], dtype=object))
+    for name in ("cut", "other", "code", "none"):
+        with pytest.raises(InputError, match="no readable judgement of a prior"):
+            PriorResult.load(tmp_path / f"{name}.npz")
+
+
+def test_a_checkpoint_that_was_read_is_handed_on_once(tmp_path: Path) -> None:
+    torch.save({"epoch": 1}, tmp_path / "a.ckpt")
+    path = str(tmp_path / "a.ckpt")
+    content = read_checkpoint(path)
+    known = ReadCheckpoints(path, content)
+    assert known.load_checkpoint(path, weights_only=True) is content
+    assert known.load_checkpoint(path) == content
+    assert known.load_checkpoint(path) is not content
+    torch.save({"epoch": 2}, tmp_path / "b.ckpt")
+    assert known.load_checkpoint(tmp_path / "b.ckpt") == {"epoch": 2}
 
 
 @pytest.mark.parametrize("suffix", ["xtc", "dcd", "h5"])

@@ -1,0 +1,11 @@
+"""Loss terms, one file each, and their weighted sum.
+
+A new term is a `LossTerm` in a file of its own here and one line in `config.Losses`; one that lives
+elsewhere is named by its class path in the config (`model.losses.own`).
+"""
+
+from cgfe.training.losses.config import LossConfig, Losses
+from cgfe.training.losses.term import LossTerm, Prediction
+from cgfe.training.losses.weighted import WeightedLoss
+
+__all__ = ["LossConfig", "LossTerm", "Losses", "Prediction", "WeightedLoss"]

@@ -1,0 +1,134 @@
+"""Which terms a loss has: `Losses`, and `LossConfig` for the two of arXiv 2509.14600."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cgfe.errors import InputError
+from cgfe.training.losses.energy import EnergyMatching
+from cgfe.training.losses.force import ForceMatching
+from cgfe.training.losses.gauge import GaugeKind
+from cgfe.training.losses.mean_energy import MeanEnergyMatching
+from cgfe.training.losses.term import LossTerm
+from cgfe.training.losses.weighted import check
+
+
+@dataclass
+class Losses:
+    """The terms of the loss, `model.losses`; any of them, each with its weight.
+
+    Parameters
+    ----------
+    force : ForceMatching, optional
+    energy : EnergyMatching, optional
+    mean_energy : MeanEnergyMatching, optional
+    own : dict of LossTerm
+        Terms of your own, by class path; each is logged under its key.
+
+    Examples
+    --------
+    ::
+
+        model:
+          losses:
+            force: {weight: 0.9}
+            mean_energy: {weight: 0.1, gauge: learned}
+
+    On the command line, and in a sweep: `--model.losses.force.weight=0.9`.
+    """
+
+    force: ForceMatching | None = None
+    energy: EnergyMatching | None = None
+    mean_energy: MeanEnergyMatching | None = None
+    own: dict[str, LossTerm] = field(default_factory=dict)
+
+    def terms(self) -> list[LossTerm]:
+        """Return the terms that are there, each with the name of its option.
+
+        Raises
+        ------
+        InputError
+            If the key of an own term cannot be the name of a metric.
+        """
+        known = {name: term for name, term in vars(self).items() if name != "own"}
+        for name, term in self.own.items():
+            if not name.isidentifier() or name == "loss":
+                raise InputError(
+                    f"model.losses.own has {name!r}, expected letters, digits and _, and not loss."
+                )
+            term.log_name = name
+        found = []
+        for name, term in {**known, **{f"own.{key}": x for key, x in self.own.items()}}.items():
+            if term is not None:
+                term.option = f"model.losses.{name}.weight"
+                found.append(term)
+        return found
+
+    def check(self) -> None:
+        """Check weights and names; raise InputError naming the option."""
+        check(self.terms())
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """w_F · MSE(force) + w_E · MSE(energy), as in arXiv 2509.14600, by few keys: `model.loss`.
+
+    The weights are tied, which a sweep over one of them needs. Whatever `energy_target` is, the
+    energy term is logged as `energy_mse`.
+
+    Parameters
+    ----------
+    energy_weight : float
+        w_E, per (kcal/mol)².
+    force_weight : float, optional
+        w_F, per (kcal/mol/Å)². By default 1 - w_E, the convex form of arXiv 2509.14600.
+    energy_target : "delta" or "total"
+        delta: the network's energy of each frame against its label minus the prior's energy
+        (`EnergyMatching`). total: the mean energies of TIC bins (`MeanEnergyMatching`).
+    gauge : "fixed", "centred" or "learned"
+        What is done about the arbitrary constant of the reference energies. fixed: nothing.
+        centred: each system's mean residual in the batch is removed. learned: one offset per
+        system is trained.
+    weighted : bool
+        Frames count by their weight in all means.
+    """
+
+    energy_weight: float = 0.0
+    force_weight: float | None = None
+    energy_target: Literal["delta", "total"] = "delta"
+    gauge: GaugeKind = "fixed"
+    weighted: bool = False
+
+    def check(self) -> None:
+        """Check every value.
+
+        Raises
+        ------
+        InputError
+            Naming the option, what was found and what was expected.
+        """
+        if self.energy_target not in TARGETS:
+            expected = " or ".join(TARGETS)
+            raise InputError(f"energy_target is {self.energy_target!r}, expected {expected}.")
+        if not self.energy_weight >= 0:
+            raise InputError(f"energy_weight is {self.energy_weight}, expected 0 or more.")
+        if self.force_weight is None and self.energy_weight > 1:
+            raise InputError(
+                f"energy_weight is {self.energy_weight}, expected at most 1 while force_weight "
+                "is not given and taken as 1 - energy_weight."
+            )
+        check(self.terms())
+
+    def terms(self) -> list[LossTerm]:
+        """Return the force and the energy term."""
+        force_weight = 1 - self.energy_weight if self.force_weight is None else self.force_weight
+        force = ForceMatching(force_weight, self.weighted)
+        energy = TARGETS[self.energy_target](self.energy_weight, self.gauge, self.weighted)
+        force.option, energy.option = "force_weight", "energy_weight"
+        energy.log_name = EnergyMatching.log_name
+        return [force, energy]
+
+
+TARGETS: dict[str, type[EnergyMatching] | type[MeanEnergyMatching]] = {
+    "delta": EnergyMatching,
+    "total": MeanEnergyMatching,
+}

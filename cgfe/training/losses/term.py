@@ -1,0 +1,110 @@
+"""LossTerm: what a term of the loss is given, and what it tells."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from cgfe.errors import InputError
+from cgfe.reference.reference import Reference
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of a batch, without the prior's share."""
+
+    energy: Tensor
+    """(G,), kcal/mol"""
+    forces: Tensor
+    """(A, 3), kcal/mol/Å"""
+
+
+class LossTerm(nn.Module, ABC):
+    """One term of the loss: a scalar that compares a prediction with the reference.
+
+    A module, so that parameters are trained with the network's, and parameters and buffers are kept
+    in checkpoints. Those that depend on the systems are made in `prepare`.
+
+    Parameters
+    ----------
+    weight : float
+        Factor in the sum. At 0 the term is still logged, and costs nothing in the gradient.
+    weighted : bool
+        Frames count by their weight.
+
+    Attributes
+    ----------
+    log_name : str
+        What the term is logged under, behind `train/`, `validation/`, `test/`.
+    fields : tuple of str
+        What it reads of a batch, beside `batch`, `system`, `prior_energy`, `prior_forces`.
+    option : str
+        The key that sets its weight, for errors.
+
+    Examples
+    --------
+    A term of your own, in `my_terms.py`::
+
+        class Smallness(LossTerm):
+            def forward(self, prediction, batch):
+                return prediction.energy.square().mean()
+
+    ::
+
+        model:
+          losses:
+            force: {weight: 1.0}
+            own:
+              smallness: {class_path: my_terms.Smallness, init_args: {weight: 0.01}}
+    """
+
+    log_name = ""
+    fields: tuple[str, ...] = ()
+    option = "weight"
+
+    def __init__(self, weight: float = 1.0, weighted: bool = False) -> None:
+        super().__init__()
+        self.weight = weight
+        self.weighted = weighted
+
+    def prepare(self, num_systems: int) -> None:
+        """Make what depends on the number of values of the batch field `system`; called once."""
+
+    def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
+        """Raise InputError if the references of the systems do not hold what the term needs."""
+
+    @abstractmethod
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Return the term, unweighted.
+
+        Parameters
+        ----------
+        prediction : Prediction
+        batch : Batch
+            With `batch` (A,), the frame of each bead; `system` (G,); `prior_energy` (G,), kcal/mol;
+            `prior_forces` (A, 3), kcal/mol/Å; `weight` (G,) if frames are weighted; and `fields`.
+
+        Returns
+        -------
+        Tensor ()
+        """
+
+    def frame_weights(self, batch: Batch, like: Tensor) -> Tensor:
+        """Return the weights (G,) that frames count by, of the type of energies (G,).
+
+        Raises
+        ------
+        InputError
+            If frames are to be weighted and the batch has no weights.
+        """
+        if not self.weighted:
+            return like.new_ones(like.shape)
+        if "weight" not in batch:
+            raise InputError("weighted is true, but the data have no frame weights.")
+        return batch.weight.to(like.dtype)
+
+    def extra_repr(self) -> str:
+        """Describe the settings, for `print` and `cgfe info`."""
+        return f"weight={self.weight:g}, weighted={self.weighted}"

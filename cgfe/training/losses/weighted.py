@@ -1,0 +1,131 @@
+"""WeightedLoss: the weighted sum of the terms, each always reported unweighted."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from cgfe.errors import InputError
+from cgfe.reference.reference import Reference
+from cgfe.training.losses.term import LossTerm, Prediction
+
+
+class LossSettings(Protocol):
+    """A config that makes terms: `LossConfig` or `Losses`."""
+
+    def check(self) -> None:
+        """Raise InputError if the settings make no sense."""
+
+    def terms(self) -> list[LossTerm]:
+        """Return the terms."""
+
+
+class WeightedLoss(nn.Module):
+    """Σ w_i · term_i.
+
+    Parameters
+    ----------
+    config : LossConfig or Losses
+    num_systems : int
+        Number of values that the batch field `system` can take.
+
+    Raises
+    ------
+    InputError
+        If the configuration makes no sense.
+    """
+
+    def __init__(self, config: LossSettings, num_systems: int = 1) -> None:
+        super().__init__()
+        config.check()
+        terms = config.terms()
+        for term in terms:
+            term.prepare(num_systems)
+        self.terms = nn.ModuleDict({term.log_name: term for term in terms})
+
+    def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
+        """Raise InputError if a term with a positive weight cannot be had from the references."""
+        for term in self._terms():
+            if term.weight > 0:
+                term.check(names, references)
+
+    def describe(self) -> dict[str, str]:
+        """Return the settings of each term by its log name."""
+        return {term.log_name: term.extra_repr() for term in self._terms()}
+
+    def forward(
+        self, network_energy: Tensor, network_forces: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Compare the network with the reference of a batch.
+
+        Parameters
+        ----------
+        network_energy : Tensor (G,)
+            kcal/mol, without the prior.
+        network_forces : Tensor (A, 3)
+            kcal/mol/Å, without the prior.
+        batch : Batch
+            See `LossTerm.forward`.
+
+        Returns
+        -------
+        dict of scalars
+            `loss`, and each term under its log name: unweighted, detached, and there also at weight
+            0, unless the batch has no reference for it.
+
+        Raises
+        ------
+        InputError
+            If a term with a positive weight, or the weighting, lacks its fields.
+        """
+        prediction = Prediction(network_energy, network_forces)
+        found: dict[str, Tensor] = {}
+        parts = []
+        for term in self._terms():
+            if not _has_fields(term, batch):
+                continue
+            # A term of weight 0 is left out, not multiplied: its gradient costs time.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and term.weight > 0):
+                value: Tensor = term(prediction, batch)
+            if term.weight > 0:
+                parts.append(term.weight * value)
+            found[term.log_name] = value.detach()
+        return {"loss": torch.stack(parts).sum()} | found
+
+    def _terms(self) -> list[LossTerm]:
+        return [term for term in self.terms.values() if isinstance(term, LossTerm)]
+
+
+def check(terms: Sequence[LossTerm]) -> None:
+    """Check weights and names of the terms of a loss.
+
+    Raises
+    ------
+    InputError
+        Naming the option, what was found and what was expected.
+    """
+    taken: dict[str, str] = {}
+    for term in terms:
+        if not term.weight >= 0:
+            raise InputError(f"{term.option} is {term.weight}, expected 0 or more.")
+        if term.log_name in taken:
+            raise InputError(
+                f"{taken[term.log_name]} and {term.option} are of terms that are both logged as "
+                f"{term.log_name}, expected another key for the second."
+            )
+        taken[term.log_name] = term.option
+    if not any(term.weight > 0 for term in terms):
+        verb = "is" if len(terms) == 1 else "are"
+        raise InputError(f"{' and '.join(taken.values())} {verb} 0, expected one above 0.")
+
+
+def _has_fields(term: LossTerm, batch: Batch) -> bool:
+    missing = [field for field in term.fields if field not in batch]
+    if missing and term.weight > 0:
+        raise InputError(
+            f"{term.option} is {term.weight}, but the data have no {' and no '.join(missing)}; "
+            "expected them in every frame, or a weight of 0."
+        )
+    return not missing

@@ -1,0 +1,75 @@
+"""The priors alone, as the model is simulated and judged: what the network must beat.
+
+A judgement is kept in the cache, so that runs of the same prior and budget, a resumed run and
+`cgfe validate` do not simulate it again.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_debug
+
+from cgfe.errors import InputError
+from cgfe.model.potential import Potential
+from cgfe.reference.reference import Reference
+from cgfe.simulation.evaluation import judge
+from cgfe.simulation.langevin import SimulationConfig
+from cgfe.simulation.results import PriorResult
+from cgfe.training.module import CGForceField
+from cgfe.training.replicas import simulate_together
+
+
+def judged_prior(
+    trainer: L.Trainer, module: CGForceField, system: int, config: SimulationConfig, folder: Path
+) -> PriorResult:
+    """Return what the prior alone scores, simulated if `folder` does not hold it yet.
+
+    Parameters
+    ----------
+    trainer, module : Trainer, CGForceField
+    system : int
+    config : SimulationConfig
+    folder : Path
+        The cache.
+    """
+    reference = module.references[system]
+    path = folder / f"prior-{_key(trainer, module, reference, config)}.npz"
+    known: PriorResult | None = None
+    if trainer.is_global_zero:
+        known = _known(path)
+    # All processes simulate, or none: what one sees on its disk must not decide for it alone.
+    known = trainer.strategy.broadcast(known)
+    if known is not None:
+        rank_zero_debug(f"The prior alone was simulated before: {path}.")
+        return known
+    bead_types = torch.from_numpy(reference.system.bead_types)
+    potential = Potential(reference.prior, None, bead_types).to(module.device)
+    run = simulate_together(trainer, module, potential, system, config, "prior alone")
+    judgement = judge(reference, run.positions, run.blown_up, config.burn_in)
+    found = PriorResult(judgement.metrics, judgement.density)
+    if trainer.is_global_zero:
+        found.save(path)
+    return found
+
+
+def _known(path: Path) -> PriorResult | None:
+    try:
+        return PriorResult.load(path) if path.is_file() else None
+    except InputError:
+        return None  # damaged; it is replaced
+
+
+def _key(
+    trainer: L.Trainer, module: CGForceField, reference: Reference, config: SimulationConfig
+) -> str:
+    """Return a hash of all that a prior's trajectories depend on.
+
+    The reference's fingerprint holds cgfe's version; another kind of device, or number of
+    processes, has other random numbers.
+    """
+    facts = [reference.fingerprint, asdict(config), trainer.world_size, module.device.type]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -1,0 +1,89 @@
+"""One simulation by all processes of a training: each runs its share of the replicas."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cgfe.model.potential import Potential
+from cgfe.simulation.evaluation import simulate
+from cgfe.simulation.langevin import SimulationConfig, SimulationResult
+from cgfe.training.module import CGForceField
+
+
+def simulate_together(
+    trainer: L.Trainer,
+    module: CGForceField,
+    potential: Potential,
+    system: int,
+    config: SimulationConfig,
+    name: str,
+) -> SimulationResult:
+    """Simulate a potential of a system on the training devices; return all ranks' replicas.
+
+    Parameters
+    ----------
+    trainer, module : Trainer, CGForceField
+    potential : Potential
+        On the module's device.
+    system : int
+    config : SimulationConfig
+    name : str
+        What the progress bar calls the potential.
+    """
+    shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    with tqdm(total=config.steps, desc=f"simulating {name}", disable=not shown, leave=False) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done - bar.n)
+
+        run = simulate(
+            potential,
+            module.references[system],
+            config,
+            module.device,
+            trainer.global_rank,
+            trainer.world_size,
+            progress=advance,
+        )
+    return run if trainer.world_size == 1 else _gathered(module, run)
+
+
+def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
+    device = module.device
+    gather: Callable[[torch.Tensor], Any] = module.all_gather
+    positions = gather(torch.from_numpy(run.positions).to(device)).cpu().numpy()
+    blown_up = gather(torch.from_numpy(run.blown_up).to(device)).cpu().numpy()
+    return SimulationResult(
+        positions=np.concatenate(list(positions), axis=1),
+        blown_up=np.concatenate(list(blown_up)),
+        seconds=float(gather(torch.tensor(run.seconds, device=device)).max()),
+        steps=run.steps,
+        kinetic_temperature=float(
+            gather(torch.tensor(run.kinetic_temperature, device=device)).mean()
+        ),
+    )
+
+
+def facts_of(
+    trainer: L.Trainer, module: CGForceField, run: SimulationResult, config: SimulationConfig
+) -> dict[str, Any]:
+    """Return how a model was simulated, for its `FreeEnergyResult`."""
+    now = (trainer.current_epoch, trainer.global_step)
+    epoch, step = now if trainer.state.fn == "fit" else module.trained or now
+    settings = asdict(config)
+    return {
+        "replicas": run.positions.shape[1],
+        "steps": run.steps,
+        **{key: settings[key] for key in ("time_step_ps", "friction_per_ps", "burn_in", "seed")},
+        "seconds": run.seconds,
+        "replica_steps_per_second": run.replica_steps_per_second,
+        "kinetic_temperature_kelvin": run.kinetic_temperature,
+        "device": str(module.device),
+        "epoch": epoch,
+        "step": step,
+    }
