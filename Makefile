@@ -3,6 +3,7 @@
 # make lint    ruff and mypy
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (five hours)
 # make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
+# make docs    set up and build the documentation into site/ (warnings are errors)
 # make report  draw the newest run's report again
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test lint bench data data-full report setup
+.PHONY: train test lint bench docs data data-full report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -39,6 +40,14 @@ $(VENV)/.bench: $(VENV)/.ready
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH)
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: site/index.html"
 
 PACK := $(BIN)/cgfe pack --native folded --validation 0.25 --test 0.25
 

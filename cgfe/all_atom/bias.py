@@ -41,15 +41,21 @@ class Metadynamics:
     reference: str = "folded"
     """PDB file with the folded structure, or `folded` for the embedded chignolin hairpin."""
     strand_pairs: list[list[int]] = field(default_factory=lambda: [[1, 10], [2, 9], [3, 8]])
+    """Residue numbers from 1."""
     bias_factor: float = 8.0
+    """How many times hotter the variables are sampled, above 1."""
     hill_height_kj: float = 1.0
     """kJ/mol, OpenMM's unit."""
     rmsd_max: float = 11.0
+    """Å, where the bias's table ends; it begins at 0."""
     rmsd_width: float = 0.4
+    """Å, of a hill."""
     distance_min: float = 3.0
+    """Å, where the table begins."""
     distance_max: float = 36.0
+    """Å, where it ends."""
     distance_width: float = 1.0
-    """All lengths in Å."""
+    """Å, of a hill."""
     tics: str | None = None
     """Frames file whose unbiased trajectories TICA is fitted to; the bias then acts on the slow
     coordinates on which free energies are compared (after Sultan & Pande 2017,

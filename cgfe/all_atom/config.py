@@ -47,6 +47,7 @@ class MeanForces:
     configurations: list[int] = field(default_factory=lambda: [1000, 0, 0])
     """For training, validation and test, each from its own walkers."""
     validation_share: float = 0.25
+    """Of the walkers, as `test_share`."""
     test_share: float = 0.25
     """Of the walkers: dealt as `cgfe pack` deals the same runs with `--validation` and `--test`."""
     thin_share: float = 0.5
@@ -55,7 +56,9 @@ class MeanForces:
     discard_ns: float = 0.0
     """Left out of each walker's beginning."""
     steer_ps: float = 20.0
+    """In which the beads go to a configuration of `frames`."""
     settle_ps: float = 1.0
+    """Dynamics at fixed beads before the average begins."""
     average_ps: float = 20.0
     """Of chignolin the error's square falls from 1.0 to 0.6, 0.4 and 0.2 (kcal/mol/Å)² from 5 ps to
     10, 20 and 50, slower than the time, so that more configurations tell more than longer ones."""
@@ -103,6 +106,8 @@ class SamplerConfig:
     """File of another run's ends (`cgfe pack --ends`) that its walkers go on from, in place of
     `starts`; the seed must be another one."""
     walkers: int = 2
+    """Independent trajectories, of replica exchange the replicas of all ladders. The batched engine
+    fills vectors of 16 (AVX-512), 8 (AVX2) or 4 of them."""
     nanoseconds: float = 1.0
     """Length of each walker's trajectory."""
     engine: str = "auto"
@@ -112,16 +117,22 @@ class SamplerConfig:
     """`implicit`: OBC2; `explicit`: TIP3P-FB water with PME at 1 atm, for a GPU. Only the peptide's
     atoms are kept, so the energies of explicit runs include the water's."""
     temperature_kelvin: float = 300.0
+    """K, of the dynamics, the frames and all that is fitted to them."""
     temperatures_kelvin: list[float] | None = None
     """Replica exchange between these T temperatures, ascending, in place of `temperature_kelvin`:
     walkers l T to l T + T - 1 are the replicas of ladder l."""
     exchange_interval_ps: float = 1.0
     """Between two attempts; even and odd neighbours take turns."""
     friction_per_ps: float = 0.5
+    """1/ps."""
     time_step_fs: float = 4.0
+    """fs; 4 needs the heavy hydrogens and constrained bonds to them."""
     hydrogen_mass: float = 4.0
+    """amu, taken from the atom that a hydrogen is bound to."""
     frame_interval_ps: float = 1.0
+    """Between kept frames, a multiple of the time step."""
     chunk_frames: int = 50
+    """Frames of a file; what is lost when a run is killed is less than that."""
     equilibration_ps: float = 20.0
     """Dynamics after minimisation, before the first frame."""
     metadynamics: Metadynamics | None = None
@@ -134,6 +145,7 @@ class SamplerConfig:
     platform: str | None = None
     """OpenMM platform; by default the fastest one here. To name one is to choose OpenMM."""
     seed: int = 1
+    """Of starts, velocities and noise; another one for a run that continues an earlier one."""
 
     def check(self) -> None:
         """Raise InputError if values make no sense together."""

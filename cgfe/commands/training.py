@@ -30,7 +30,11 @@ from cgfe.training.runs import RUN_DIR_VARIABLE, last_checkpoint, new_run_dir, r
 
 def run(words: Sequence[str]) -> None:
     """Run one of Lightning's subcommands."""
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    set_parsing_settings(
+        omegaconf_absolute_to_relative_paths=True,
+        # The words beside each key cost time to be read from the sources.
+        docstring_parse_attribute_docstrings=bool({"-h", "--help"} & set(words)),
+    )
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within.*")
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need.*")
     warnings.filterwarnings("ignore", ".*Couldn't infer the batch indices.*")

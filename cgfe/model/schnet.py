@@ -37,7 +37,9 @@ class CGSchNetConfig:
     cutoff : float
         Å; beads farther apart do not see each other.
     radial_basis : "expnorm" or "gaussian"
+        Functions of a distance: dense where beads are close, or at even distances.
     activation : "tanh" or "silu"
+        Between the layers.
     max_bead_types : int
         Bead types are 0 to max_bead_types - 1.
     """

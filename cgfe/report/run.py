@@ -32,11 +32,11 @@ BETTER = {
 }
 """Which way each metric is good."""
 
-NEAR_FLOOR = 1.5
-"""Up to this multiple of the floor, model and reference differ as two samples of one ensemble
-would."""
-CONVERGED_SHARE = 0.5
-"""Halves of the replicas may differ by this share of the error that they are to measure."""
+COMPARED_WITH = {
+    "train": "the training frames, which the fit has seen",
+    "validation": "the validation frames",
+    "test": "the test frames",
+}
 PAGE = "report.html.j2"
 
 
@@ -125,10 +125,11 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def metric_table(result: FreeEnergyResult) -> str:
     """Return the metrics of one system as a plain-text table, for the terminal."""
-    header = ("", "model", *(("prior alone",) if result.prior else ()), "floor", "better")
+    header = ("", "model", "95 %", *(("prior alone",) if result.prior else ()), "floor", "better")
     lines = [header]
     for row in _rows(result):
-        values = [short(row["model"]), *([short(row["prior"])] if result.prior else [])]
+        values = [short(row["model"]), row["interval"]]
+        values += [short(row["prior"])] if result.prior else []
         lines.append((row["label"], *values, short(row["floor"]), row["better"]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
@@ -139,7 +140,7 @@ def metric_table(result: FreeEnergyResult) -> str:
         for line in lines
     ]
     rule = "-" * max(len(line) for line in text)
-    return "\n".join([f"{result.system}: free-energy error", text[0], rule, *text[1:]])
+    return "\n".join([f"{result.system}: free-energy error against {COMPARED_WITH[result.compared_with]}", text[0], rule, *text[1:]])
 
 
 def verdict(result: FreeEnergyResult) -> Verdict:
@@ -147,33 +148,39 @@ def verdict(result: FreeEnergyResult) -> Verdict:
     js, floor = result.metrics.get("js", math.nan), result.floor.get("js", math.nan)
     prior = result.prior.get("js", math.nan)
     if not math.isfinite(js):
-        headline, tone = "There is no free-energy error: no simulated frame could be judged.", "bad"
-    else:
-        comparisons = []
-        if floor > 0:
-            comparisons.append(f"{short(js / floor)} times the floor of {short(floor)}")
-        if prior > 0:
-            comparisons.append(f"{short(js / prior)} of the prior alone's {short(prior)}")
-        headline = f"JS {short(js)}" + (": " if comparisons else "") + ", and ".join(comparisons)
-        headline += "."
-        tone = "bad" if js >= prior else "good" if js <= NEAR_FLOOR * floor else "fair"
-    details = [_standing(js, floor, prior), _basins(result), _convergence(result, js, floor)]
+        headline = "There is no free-energy error: no simulated frame could be judged."
+        return Verdict(headline, tuple(filter(None, [_blow_ups(result)])), "bad")
+    low, high = result.intervals.get("js", (math.nan, math.nan))
+    headline = f"JS {short(js)}"
+    if math.isfinite(high - low):
+        headline += f" (95 %: {short(low)} to {short(high)})"
+    headline += f" from {COMPARED_WITH[result.compared_with]}"
+    comparisons = []
+    if math.isfinite(floor):
+        most = short(result.floor_high["js"])
+        comparisons.append(f"a perfect model would score {short(floor)}, at most {most}")
+    if prior > 0:
+        comparisons.append(f"the prior alone scores {short(prior)}")
+    headline += (": " if comparisons else "") + ", and ".join(comparisons) + "."
+    best = low <= floor
+    tone = "bad" if js >= prior else "good" if best else "fair"
+    details = [_standing(result, best, prior), _basins(result), _equilibrium(result)]
     return Verdict(headline, tuple(filter(None, [*details, _blow_ups(result)])), tone)
 
 
-def _standing(js: float, floor: float, prior: float) -> str:
-    found = "The model is better than the prior alone" if js < prior else ""
-    if js >= prior:
-        found = "The model is no better than the prior alone"
-    if js > NEAR_FLOOR * floor:
-        return f"{found}, and a better one can still be told apart." if found else ""
-    if not found:
-        found = "The model is as near to the reference as the reference's halves are to each other"
-    # Halves of the reference hold half its frames, so this is an upper bound of its own error.
-    return (
-        f"{found}, but halves of the reference differ from each other by JS {short(floor)}: "
-        "finer differences between models need a longer reference."
-    )
+def _standing(result: FreeEnergyResult, best: bool, prior: float) -> str:
+    """Compare with the prior, and with the floor: reached if the interval reaches it."""
+    js, low = result.metrics["js"], result.intervals.get("js", (math.nan,))[0]
+    found = []
+    if math.isfinite(prior):
+        found.append("better than the prior alone" if js < prior else "no better than the prior")
+    if not math.isfinite(low - result.floor.get("js", math.nan)):
+        found.append("how near it is to perfect cannot be told from so few trajectories")
+    elif best:
+        found.append("as good as can be told with these frames and this simulation")
+    else:
+        found.append("a better one could still be told apart")
+    return f"The model is {found[0]}; {found[1]}." if len(found) > 1 else f"The model: {found[0]}."
 
 
 def _basins(result: FreeEnergyResult) -> str:
@@ -188,15 +195,32 @@ def _basins(result: FreeEnergyResult) -> str:
     )
 
 
-def _convergence(result: FreeEnergyResult, js: float, floor: float) -> str:
-    halves = result.metrics.get("split_half_js", math.nan)
-    if not (math.isfinite(halves) and math.isfinite(js)):
-        return "Whether the simulation is converged is not known: its halves were not compared."
-    found = f"two halves of the replicas differ by JS {short(halves)}"
-    # A model at the floor differs from the reference by sampling alone, as its halves do.
-    if halves <= CONVERGED_SHARE * js or halves <= floor:
-        return f"The simulation is long enough for this figure: {found}."
-    return f"The simulation is not converged: {found}; simulate longer before trusting the figures."
+def _equilibrium(result: FreeEnergyResult) -> str:
+    """Say whether twice the time would give the same, and what it would take."""
+    known = result.equilibrium
+    if not known:
+        return "Whether the simulation is at equilibrium is not known."
+    change = (
+        f"from the first half of its time to the second JS changes by {_signed(known['js_change'])} "
+        f"(95 %: {_signed(known['js_change_low'])} to {_signed(known['js_change_high'])})"
+    )
+    if known["reached"] == "yes":
+        return f"The simulation is at equilibrium as far as this figure goes: {change}."
+    simulated = result.simulation
+    longer = ""
+    if {"steps", "time_step_ps"} <= simulated.keys():
+        wanted = known["longer"] * simulated["steps"]
+        longer = (
+            f"; it would take about {wanted:,.0f} steps "
+            f"({wanted * simulated['time_step_ps'] / 1000:.3g} ns) a replica or more"
+        )
+    if known["reached"] == "no":
+        return f"The simulation is not at equilibrium: {change}, so that no figure is yet of it{longer}."
+    return f"Whether the simulation is at equilibrium cannot be told: {change}{longer}."
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + short(value)
 
 
 def _blow_ups(result: FreeEnergyResult) -> str:
@@ -252,11 +276,19 @@ def _rows(result: FreeEnergyResult) -> list[dict[str, Any]]:
             "label": TERM_LABELS.get(key, key),
             "better": BETTER.get(key, ""),
             "model": result.metrics[key],
+            "interval": _between(result.intervals.get(key)),
             "prior": result.prior.get(key, math.nan),
             "floor": result.floor.get(key, math.nan),
         }
         for key in [*known, *(key for key in result.metrics if key not in BETTER)]
     ]
+
+
+def _between(ends: tuple[float, float] | None) -> str:
+    """Return an interval as text, nothing where it is not known."""
+    if ends is None or not all(map(math.isfinite, ends)):
+        return ""
+    return f"{short(ends[0])} to {short(ends[1])}"
 
 
 def _facts(simulation: Mapping[str, Any]) -> list[tuple[str, str]]:

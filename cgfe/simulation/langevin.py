@@ -37,8 +37,10 @@ class SimulationConfig:
         Time steps per replica, a multiple of `save_interval`.
     save_interval : int
         Steps between frames, and between checks for replicas that blew up.
-    time_step_ps, friction_per_ps : float
-        Friction 0 is plain velocity Verlet.
+    time_step_ps : float
+        In ps.
+    friction_per_ps : float
+        In 1/ps; 0 is plain velocity Verlet.
     burn_in : float
         Share of each trajectory that is dropped before analysis.
     seed : int, optional

@@ -49,8 +49,10 @@ class CGFramesDataModule(L.LightningDataModule):
     gap_ps : float, optional
         Left out of a block where the one before it is of another split; by default half of
         block_ps. Blocks are only independent if it is several of the slowest timescales.
-    validation_share, test_share : float
-        Shares of the trajectories, or of the blocks.
+    validation_share : float
+        Of the trajectories, or blocks, unless the file names its validation trajectories.
+    test_share : float
+        Of the trajectories, or blocks, unless the file names its test trajectories.
     stride : int
         Serve every stride-th frame for training (the reference is fitted on all).
     split_seed : int
