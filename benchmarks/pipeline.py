@@ -20,6 +20,7 @@ from cgfe.analysis.energy_labels import EnergyLabels
 from cgfe.analysis.tica import TICAProjection
 from cgfe.model.schnet import CGSchNetConfig
 from cgfe.reference.reference import Reference
+from cgfe.reference.training_frames import TrainingFrames
 from cgfe.simulation.evaluation import judge, simulate
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.training.datamodule import CGFramesDataModule
@@ -85,18 +86,19 @@ def reference(frames: CGFramesDataModule, settings: Settings) -> list[Row]:
     """Return the time of TICA, of the labels, and of all that `Reference.fit` derives."""
     own, split, config = frames.frames[0], frames.splits[0], frames.reference_config
     found = frames.references[0]
-    tics = found.surface.tics
-    pieces = [own.positions[piece] for piece in split.train]
+    training = TrainingFrames(own, split.train)
+    pieces = training.kinetic()
+    (tics,) = training.read(found.projection.tica.project)
 
     def labels() -> None:
         temperature = found.system.temperature_kelvin
-        fitted = EnergyLabels.fit(tics, found.surface.weights, temperature, config.label_estimator)
+        fitted = EnergyLabels.fit(tics, training.weights, temperature, config.label_estimator)
         fitted.energies(tics)
 
     parts: dict[str, Callable[[], object]] = {
         "TICA": lambda: TICAProjection.fit(pieces, own.frame_interval_ps, config.tica_lag_ps),
         "labels, fitted and told": labels,
-        "Reference.fit": lambda: Reference.fit(own, split.train, config),
+        "Reference.fit": lambda: Reference.fit(own, split, config),
     }
     rows = []
     for name, part in parts.items():

@@ -70,7 +70,10 @@ def split_frames(frames: CGFrames, config: SplitConfig) -> Split:
         )
     pieces = frames.trajectory_slices()
     names = np.array([frames.trajectory_index[piece.start] for piece in pieces])
-    given = [frames.validation_trajectories, frames.test_trajectories]
+    given = [
+        np.intersect1d(names, own)
+        for own in (frames.validation_trajectories, frames.test_trajectories)
+    ]
     left = (0.0 if len(given[0]) else shares[0], 0.0 if len(given[1]) else shares[1])
     free = ~np.isin(names, np.concatenate(given))
     random = np.random.default_rng(config.seed)

@@ -70,7 +70,7 @@ def ensemble_of(
     frames: TrainingFrames,
     grid: TICGrid,
     tics: NDArray[np.float64],
-    rmsd: NDArray[np.float64] | None,
+    rmsd: NDArray[np.float64] | None = None,
 ) -> Ensemble | None:
     """Return the ensemble of some segments, None where their frames have no weight.
 
@@ -80,13 +80,16 @@ def ensemble_of(
         Of any split, f in all.
     grid : TICGrid
     tics : array (f, 2)
-    rmsd : array (f,) or None
+    rmsd : array (f,), optional
         Å to the native structure.
     """
-    if not len(tics) or not frames.weights.sum() > 0:
+    if not frames.weights.sum() > 0:
         return None
-    names, trajectory = np.unique(frames.trajectory_index, return_inverse=True)
-    biased = np.isin(names, frames.frames.biased_trajectories)
+    # Segments are whole trajectories, or the blocks that a few were cut into.
+    lengths = [segment.stop - segment.start for segment in frames.segments]
+    trajectory = np.repeat(np.arange(len(lengths)), lengths)
+    index = frames.frames.trajectory_index[[segment.start for segment in frames.segments]]
+    biased = np.isin(index, frames.frames.biased_trajectories)
     folded = None if rmsd is None else rmsd <= FOLDED_RMSD
     return Ensemble.from_samples(
         grid, tics, trajectory, frames.weights, folded, biased.astype(np.int64)

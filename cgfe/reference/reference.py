@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import Split
@@ -69,6 +70,7 @@ class Reference:
         split: Split,
         config: ReferenceConfig,
         key: str | None = None,
+        tics: NDArray[np.float64] | None = None,
     ) -> "Reference":
         """Fit on the training frames; of the others only the ensembles are kept.
 
@@ -84,6 +86,8 @@ class Reference:
         config : ReferenceConfig
         key : str, optional
             Their fingerprint, if it is known already.
+        tics : array (F, 2), optional
+            Filled with the coordinates of the frames of the file that lie in any split.
 
         Raises
         ------
@@ -94,28 +98,29 @@ class Reference:
         tica = fit_tica(training, config)
         native = system.native_positions
         near = [] if native is None else [partial(rmsd, reference=native)]
-        missing = [None] if native is None else []
-        tics, *distance = training.read(tica.project, *near)
+        own, *distance = training.read(tica.project, *near)
         weights, temperature = training.weights, system.temperature_kelvin
-        projection = Projection.spanning(tica, tics, config)
-        train = ensemble_of(training, projection.grid, tics, *distance, *missing)
+        projection = Projection.spanning(tica, own, config)
+        train = ensemble_of(training, projection.grid, own, *distance)
         if train is None:
             raise InputError(f"{frames.name}: no training frame has any weight.")
-        validation, test = (
-            ensemble_of(held_out, projection.grid, *held_out.read(tica.project, *near), *missing)
-            for held_out in (
-                TrainingFrames(frames, split.validation),
-                TrainingFrames(frames, split.test),
-            )
-        )
+        held_out: list[Ensemble | None] = []
+        for segments in (split.validation, split.test):
+            part_of = TrainingFrames(frames, segments)
+            read = part_of.read(tica.project, *near) if len(part_of.rows) else []
+            held_out.append(ensemble_of(part_of, projection.grid, *read) if read else None)
+            if tics is not None and read:
+                tics[part_of.rows] = read[0]
+        if tics is not None:
+            tics[training.rows] = own
         positions, chosen = training.evenly()
         return cls(
             system=system,
             prior=PriorEnergy.fit(positions, system.bonds, temperature, weights[chosen]),
             projection=projection,
-            ensembles=Ensembles(train, validation, test, len(tics)),
-            labels=Labels.fit(tics, weights, (positions, chosen), temperature, config),
-            starts=Starts.fit(training, tics, config),
+            ensembles=Ensembles(train, held_out[0], held_out[1], len(own)),
+            labels=Labels.fit(own, weights, (positions, chosen), temperature, config),
+            starts=Starts.fit(training, own, config),
             fingerprint=key or fingerprint(frames, split, config),
         )
 

@@ -140,7 +140,8 @@ def metric_table(result: FreeEnergyResult) -> str:
         for line in lines
     ]
     rule = "-" * max(len(line) for line in text)
-    return "\n".join([f"{result.system}: free-energy error against {COMPARED_WITH[result.compared_with]}", text[0], rule, *text[1:]])
+    title = f"{result.system}: free-energy error from {COMPARED_WITH[result.compared_with]}"
+    return "\n".join([title, text[0], rule, *text[1:]])
 
 
 def verdict(result: FreeEnergyResult) -> Verdict:
@@ -200,9 +201,10 @@ def _equilibrium(result: FreeEnergyResult) -> str:
     known = result.equilibrium
     if not known:
         return "Whether the simulation is at equilibrium is not known."
+    value, low, high = (_signed(known[f"js_change{end}"]) for end in ("", "_low", "_high"))
     change = (
-        f"from the first half of its time to the second JS changes by {_signed(known['js_change'])} "
-        f"(95 %: {_signed(known['js_change_low'])} to {_signed(known['js_change_high'])})"
+        f"from the first half of its time to the second JS changes by {value} "
+        f"(95 %: {low} to {high})"
     )
     if known["reached"] == "yes":
         return f"The simulation is at equilibrium as far as this figure goes: {change}."
@@ -215,7 +217,7 @@ def _equilibrium(result: FreeEnergyResult) -> str:
             f"({wanted * simulated['time_step_ps'] / 1000:.3g} ns) a replica or more"
         )
     if known["reached"] == "no":
-        return f"The simulation is not at equilibrium: {change}, so that no figure is yet of it{longer}."
+        return f"The simulation is not at equilibrium, nor any figure of it: {change}{longer}."
     return f"Whether the simulation is at equilibrium cannot be told: {change}{longer}."
 
 

@@ -59,17 +59,17 @@ class FreeEnergyResult:
 
     system: str
     metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
     floor: dict[str, float]
-    floor_high: dict[str, float]
-    compared_with: str
     prior: dict[str, float]
     simulation: dict[str, Any]
-    equilibrium: dict[str, Any]
     edges: tuple[NDArray[np.float64], NDArray[np.float64]]
     reference: NDArray[np.float64]
     model: NDArray[np.float64]
     prior_density: NDArray[np.float64] | None = None
+    compared_with: str = "validation"
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    floor_high: dict[str, float] = field(default_factory=dict)
+    equilibrium: dict[str, Any] = field(default_factory=dict)
     js_resampled: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     residue_names: tuple[str, ...] = ()
     structure_tics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))

@@ -40,7 +40,12 @@ def training_bytes(path: Path) -> int:
     return int(np.prod(shape)) * 4 * arrays + int(np.prod(shape[:1])) * scalars
 
 
-def system_tensors(frames: CGFrames, reference: Reference, number: int) -> SystemTensors:
+def system_tensors(
+    frames: CGFrames,
+    reference: Reference,
+    number: int,
+    tics: NDArray[np.float64] | None = None,
+) -> SystemTensors:
     """Return the training tensors of one system in memory.
 
     Parameters
@@ -49,8 +54,10 @@ def system_tensors(frames: CGFrames, reference: Reference, number: int) -> Syste
     reference : Reference
     number : int
         Of the system in the data module.
+    tics : array (F, 2), optional
+        What is known of the frames' coordinates, NaN where nothing is.
     """
-    parts = list(_computed(frames, reference))
+    parts = list(_computed(frames, reference, tics))
     return SystemTensors(
         **{name: torch.cat([part[name] for part in parts]) for name in parts[0]},  # type: ignore[arg-type]
         positions=torch.from_numpy(frames.positions),
@@ -78,7 +85,12 @@ def stored_frames(path: Path, cache: Path) -> CGFrames:
     return CGFrames.load(path, mapped)
 
 
-def stored_training(frames: CGFrames, reference: Reference, cache: Path) -> dict[str, Path]:
+def stored_training(
+    frames: CGFrames,
+    reference: Reference,
+    cache: Path,
+    tics: NDArray[np.float64] | None = None,
+) -> dict[str, Path]:
     """Return the .npy files of the training tensors of frames that are mapped from disk.
 
     Those that `stored_frames` did not write are computed first, unless they are there for the
@@ -90,7 +102,7 @@ def stored_training(frames: CGFrames, reference: Reference, cache: Path) -> dict
         **{name: ((len(frames),), dtype) for name, dtype in SCALARS.items()},
     }
     if mapped_arrays(folder, layout) is None:
-        computed = _computed(frames, reference)
+        computed = _computed(frames, reference, tics)
         pieces = ({k: v.numpy() for k, v in x.items()} for x in computed)
         write_arrays(folder, layout, pieces, f"prior and labels of {Path(frames.name).name}")
     copies = [name for name in LARGE if getattr(frames, name) is not None]
@@ -113,8 +125,11 @@ def _slices(file: h5py.File) -> Iterator[dict[str, NDArray[Any]]]:
         yield {name: read_rows(x, slice(start, start + step)) for name, x in datasets.items()}
 
 
-def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tensor]]:
+def _computed(
+    frames: CGFrames, reference: Reference, tics: NDArray[np.float64] | None
+) -> Iterator[dict[str, Tensor]]:
     """Yield what is derived from the frames, some of them at a time."""
+    known = np.full((len(frames), 2), np.nan) if tics is None else tics
     plain = Potential(reference.prior, None, torch.from_numpy(reference.system.bead_types))
     prior = accelerated(plain, torch.from_numpy(reference.starts.positions))
     weights = frames.weights if frames.weights is not None else np.ones(len(frames))
@@ -122,7 +137,10 @@ def _computed(frames: CGFrames, reference: Reference) -> Iterator[dict[str, Tens
         piece = slice(start, start + FRAMES_AT_ONCE)
         positions = torch.from_numpy(np.array(frames.positions[piece]))
         energy, forces = prior.energy_and_forces(positions)
-        own = reference.projection.tica.project(positions.numpy())
+        own = known[piece]
+        missing = np.isnan(own[:, 0])
+        if missing.any():
+            own[missing] = reference.projection.tica.project(positions.numpy()[missing])
         bins, targets = reference.labels.bin_targets(own)
         yield {
             "prior_energy": energy,

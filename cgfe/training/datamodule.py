@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cgfe.data.embedded import EMBEDDED
@@ -27,6 +29,9 @@ from cgfe.training.arrays import (
 )
 from cgfe.training.batches import FrameLoader, System
 from cgfe.training.streaming import StreamedSystem
+
+_Read = tuple[CGFrames, Split, Reference, NDArray[np.float64]]
+"""Of one file; last, what is known of the frames' coordinates (F, 2)."""
 
 
 class CGFramesDataModule(L.LightningDataModule):
@@ -113,7 +118,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self.splits: list[Split] = []
         self.references: list[Reference] = []
         self.systems: list[System] = []
-        self._read: list[tuple[CGFrames, Split, Reference]] = []
+        self._read: list[_Read] = []
 
     def prepare_data(self) -> None:
         """Fit the references and put them into the cache (on one rank of each node).
@@ -131,11 +136,11 @@ class CGFramesDataModule(L.LightningDataModule):
             return
         read, self._read = self._read or self._load(store=False), []
         streams = self.streams()
-        for number, (frames, split, reference) in enumerate(read):
+        for number, (frames, split, reference, tics) in enumerate(read):
             self.frames.append(frames)
             self.splits.append(split)
             self.references.append(reference)
-            self.systems.append(self._system(frames, reference, number, streams))
+            self.systems.append(self._system(frames, reference, number, streams, tics))
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
@@ -201,34 +206,44 @@ class CGFramesDataModule(L.LightningDataModule):
             _progress(trainer) if shuffle and trainer else None,
         )
 
-    def _load(self, store: bool) -> list[tuple[CGFrames, Split, Reference]]:
+    def _load(self, store: bool) -> list[_Read]:
         """Read every file and its reference, which is fitted, and stored, if it is not cached."""
         loaded = []
         streams = self.streams()
         for path in self.paths:
             frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
             split = split_frames(frames, self.split_config)
-            reference = self._reference(frames, split, store)
+            tics = np.full((len(frames), 2), np.nan)
+            reference = self._reference(frames, split, store, tics)
             if store and streams:
-                stored_training(frames, reference, self.cache_dir)
-            loaded.append((frames, split, reference))
+                stored_training(frames, reference, self.cache_dir, tics)
+            loaded.append((frames, split, reference, tics))
         return loaded
 
-    def _reference(self, frames: CGFrames, split: Split, store: bool) -> Reference:
+    def _reference(
+        self, frames: CGFrames, split: Split, store: bool, tics: NDArray[np.float64]
+    ) -> Reference:
         key = fingerprint(frames, split, self.reference_config)
         path = self.cache_dir / f"reference-{key}.npz"
         if path.exists():
             return Reference.load(path)
-        reference = Reference.fit(frames, split, self.reference_config, key)
+        reference = Reference.fit(frames, split, self.reference_config, key, tics)
         if store:
             make_folder(self.cache_dir)
             reference.save(path)
         return reference
 
-    def _system(self, frames: CGFrames, reference: Reference, number: int, streams: bool) -> System:
+    def _system(
+        self,
+        frames: CGFrames,
+        reference: Reference,
+        number: int,
+        streams: bool,
+        tics: NDArray[np.float64],
+    ) -> System:
         if not streams:
-            return system_tensors(frames, reference, number)
-        paths = stored_training(frames, reference, self.cache_dir)
+            return system_tensors(frames, reference, number, tics)
+        paths = stored_training(frames, reference, self.cache_dir, tics)
         bead_types = torch.from_numpy(reference.system.bead_types)
         return StreamedSystem(paths, bead_types, number, len(self.paths))
 

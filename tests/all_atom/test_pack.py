@@ -13,7 +13,7 @@ from cgfe.all_atom.mapped import FORCE_STEP, POSITION_STEP, MappedTrajectory
 from cgfe.all_atom.pack import _weights, pack_runs
 from cgfe.all_atom.sampler import sample
 from cgfe.data.frames import CGFrames
-from cgfe.data.splits import split_by_blocks
+from cgfe.data.splits import SplitConfig, split_frames
 from cgfe.errors import InputError
 from cgfe.training.arrays import stored_frames
 
@@ -144,7 +144,7 @@ def test_named_trajectories_are_the_validation_split(tiny: CGFrames) -> None:
     named = dataclasses.replace(
         tiny, validation_trajectories=numbers[:1], test_trajectories=numbers[1:3]
     )
-    split = split_by_blocks(named, 50, 0.2, 0.1, seed=0)
+    split = split_frames(named, SplitConfig(0.2, 0.1, 50, seed=0))
     parts = [
         {int(tiny.trajectory_index[piece.start]) for piece in part}
         for part in (split.train, split.validation, split.test)

@@ -8,7 +8,7 @@ from scipy.stats import binom, wasserstein_distance
 from cgfe.analysis.comparison import compare_ensembles, compare_totals, mse_kt2
 from cgfe.analysis.ensemble import PROFILE_BINS, Ensemble
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.analysis.metrics import EnsembleSample, compare
+from cgfe.analysis.metrics import js_divergence, kl_divergence
 from cgfe.errors import InputError
 
 GRID = TICGrid((np.linspace(-6, 6, 13), np.linspace(-4, 4, 9)))
@@ -40,18 +40,37 @@ def test_figures_are_those_of_the_frames() -> None:
     reference = Ensemble.from_samples(GRID, tics, trajectory, weights, folded)
     model = Ensemble.from_samples(GRID, others, other, None, also)
     found = compare_totals(reference.totals(), model.totals(), GRID)
-    direct = compare(
-        EnsembleSample(tics, weights, np.where(folded, 0.0, 9.0)),
-        EnsembleSample(others, None, np.where(also, 0.0, 9.0)),
-        GRID,
-    )
-    for key in ("js", "kl_reference_model", "delta_f_kt", "coverage", "outside"):
-        assert found[key] == pytest.approx(direct[key], rel=1e-9), key
+    p, outside = GRID.histogram(tics, weights)
+    q, lost = GRID.histogram(others)
+    whole, other_whole = np.append(p, outside), np.append(q, lost)
+    assert outside > 0
+    assert found["js"] == pytest.approx(js_divergence(whole, other_whole))
+    assert found["kl_reference_model"] == pytest.approx(kl_divergence(whole, other_whole))
+    assert found["coverage"] == pytest.approx(p[q > 0].sum() / p.sum())
+    assert found["outside"] == pytest.approx(lost)
+    share, other_share = weights[folded].sum() / weights.sum(), also.mean()
+    difference = np.log(share / (1 - share)) - np.log(other_share / (1 - other_share))
+    assert found["delta_f_kt"] == pytest.approx(difference)
     tics[3, 0] = 12.0  # beyond the profile: counts at its end
     for axis, key in enumerate(("w1_tic1", "w1_tic2")):
         exact = wasserstein_distance(tics[:, axis], others[:, axis], weights)
         width = 2 * np.ptp(GRID.edges[axis]) / PROFILE_BINS
         assert found[key] == pytest.approx(exact, abs=width)
+
+
+def test_an_ensemble_is_no_way_from_itself_and_far_from_one_outside() -> None:
+    random = np.random.default_rng(10)
+    tics, trajectory, folded = sample(6, random)
+    whole = Ensemble.from_samples(GRID, tics, trajectory, None, folded)
+    found = compare_totals(whole.totals(), whole.totals(), GRID)
+    perfect = dict.fromkeys(found, 0.0) | {"coverage": 1.0}
+    assert {key: float(value) for key, value in found.items()} == pytest.approx(perfect, abs=1e-12)
+    away = Ensemble.from_samples(GRID, tics + 100, trajectory, None, np.zeros(len(tics), bool))
+    found = compare_totals(whole.totals(), away.totals(), GRID)
+    assert found["js"] == pytest.approx(np.log(2))
+    assert (found["coverage"], found["outside"]) == (0, 1)
+    assert found["delta_f_kt"] > 7  # never folded: the ceiling of 8 kT, less the reference's own
+    assert found["mse_kt2"] > 10
 
 
 def test_bootstrap_samples_are_sums_of_trajectories() -> None:

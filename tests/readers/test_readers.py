@@ -20,6 +20,7 @@ from cgfe.cli import main
 from cgfe.data.beads import bead_types_of
 from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.data.frames import CGFrames
+from cgfe.data.splits import Split
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.readers import FORMATS, detect
@@ -741,7 +742,7 @@ def test_info_of_a_checkpoint_and_a_run(
     from cgfe.training.module import CGForceField
 
     config = ReferenceConfig(tica_lag_ps=5, bins=12, starts=16)
-    reference = Reference.fit(tiny, tiny.trajectory_slices(), config)
+    reference = Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), config)
     model = CGForceField(CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1))
     model.set_references([reference], ["chignolin"])
     checkpoint: dict[str, object] = {

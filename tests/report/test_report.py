@@ -28,6 +28,15 @@ METRICS = {
     "split_half_js": 0.03,
 }
 EDGES = (np.linspace(-2, 2, 11), np.linspace(-2, 2, 11))
+FLOORED = ("js", "w1_tic1", "w1_tic2", "delta_f_kt")
+SETTLED = {
+    "reached": "yes",
+    "js_change": 0.0123,
+    "js_change_low": -0.01,
+    "js_change_high": 0.0346,
+    "correlation_times": 12.0,
+    "longer": 1.0,
+}
 CSV = (
     "epoch,step,train/loss,validation/loss,free_energy/js,lr-Adam\n"
     "0,9,,5.0,0.6,\n"
@@ -45,7 +54,10 @@ def make_result(system: str = "chignolin") -> FreeEnergyResult:
     return FreeEnergyResult(
         system=system,
         metrics=dict(METRICS),
-        floor={key: value / 5 for key, value in METRICS.items()},
+        floor={key: METRICS[key] / 5 for key in FLOORED},
+        floor_high={key: METRICS[key] / 4 for key in FLOORED},
+        intervals={key: (0.9 * value, 1.1 * value) for key, value in METRICS.items()},
+        equilibrium=SETTLED,
         prior={key: value * 3 for key, value in METRICS.items()},
         simulation={"replicas": 128, "steps": 10000, "time_step_ps": 0.004, "device": "cpu"},
         edges=EDGES,
@@ -108,7 +120,7 @@ def test_page_holds_the_saved_numbers_and_needs_nothing_from_elsewhere(run_dir: 
     saved = json.loads((run_dir / "free_energy.json").read_text())
     assert list(page.values) == list(METRICS)
     for key, values in page.values.items():
-        assert values == [saved[key], saved["prior"][key], saved["floor"][key]]
+        assert values == [saved[key], saved["prior"][key], saved["floor"].get(key)]
     html = (run_dir / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(|file:", html)
     assert page.count("link") == page.count("script") == page.count("iframe") == 0
@@ -128,32 +140,75 @@ def test_page_holds_the_saved_numbers_and_needs_nothing_from_elsewhere(run_dir: 
 def test_verdict_in_words() -> None:
     said = verdict(make_result())
     assert said.headline == (
-        "JS 0.211: 5 times the floor of 0.0423, and 0.333 of the prior alone's 0.634."
+        "JS 0.211 (95 %: 0.19 to 0.232) from the validation frames: a perfect model would score "
+        "0.0423, at most 0.0528, and the prior alone scores 0.634."
     )
     words = " ".join(said.details)
     assert said.tone == "fair"
     assert "1.13 kT more stable" in words
-    assert "long enough" in words
-    assert "JS 0.03" in words
+    assert "at equilibrium as far as this figure goes" in words
+    assert "JS changes by +0.0123 (95 %: -0.01 to +0.0346)" in words
+    assert "a better one could still be told apart" in words
     assert "3 of 128 replicas blew up" in words
 
 
 @pytest.mark.parametrize(
     ("changed", "tone", "words"),
     [
-        ({"js": 0.05, "split_half_js": 0.04}, "good", "long enough"),
-        ({"js": 0.70}, "bad", "no better than the prior alone"),
-        ({"split_half_js": 0.19}, "fair", "not converged"),
-        ({"split_half_js": math.nan}, "fair", "not known"),
+        ({"js": 0.70}, "bad", "no better than the prior"),
         ({"delta_f_kt": 0.5}, "fair", "0.5 kT less stable"),
         ({"blown_up": 0.0}, "fair", "No replica blew up"),
-        ({"js": math.nan}, "bad", "converged is not known"),
+        ({"js": math.nan}, "bad", "3 of 128 replicas"),
     ],
 )
 def test_verdict_follows_the_figures(changed: dict[str, float], tone: str, words: str) -> None:
     said = verdict(replace(make_result(), metrics=METRICS | changed))
     assert said.tone == tone
     assert words in " ".join(said.details)
+
+
+@pytest.mark.parametrize(
+    ("low", "tone", "words"),
+    [
+        (0.0424, "fair", "a better one could still be told apart"),
+        (0.0422, "good", "as good as can be told"),
+        (-math.inf, "good", "cannot be told from so few trajectories"),
+    ],
+)
+def test_as_good_as_can_be_told_only_if_the_interval_reaches_the_floor(
+    low: float, tone: str, words: str
+) -> None:
+    said = verdict(replace(make_result(), intervals={"js": (low, 0.3)}))
+    assert words in said.details[0]
+    assert said.tone == tone or not math.isfinite(low)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"reached": "no", "longer": 4.0}, "not at equilibrium, nor any figure of it"),
+        ({"reached": "no", "longer": 4.0}, "about 40,000 steps (0.16 ns) a replica or more"),
+        ({"reached": "unknown", "longer": 2.0}, "cannot be told"),
+        ({"reached": "unknown", "longer": 2.0}, "about 20,000 steps"),
+    ],
+)
+def test_a_figure_out_of_equilibrium_says_so(changed: dict[str, object], words: str) -> None:
+    said = verdict(replace(make_result(), equilibrium=SETTLED | changed))
+    assert words in said.details[2]
+    assert "is not known" in verdict(replace(make_result(), equilibrium={})).details[2]
+
+
+def test_older_results_have_no_floor(run_dir: Path) -> None:
+    """They compared halves of the training frames with each other."""
+    path = run_dir / "free_energy.json"
+    saved = json.loads(path.read_text())
+    for key in ("floor_high", "intervals", "compared_with", "equilibrium"):
+        del saved[key]
+    path.write_text(json.dumps(saved))
+    old = FreeEnergyResult.load(run_dir)
+    assert old.floor == {}
+    assert old.compared_with == "train"
+    assert "which the fit has seen" in verdict(old).headline
 
 
 def test_without_native_structure_prior_and_structures(run_dir: Path) -> None:
@@ -230,9 +285,9 @@ def test_table_for_the_terminal() -> None:
     metrics = METRICS | {"delta_f_kt": math.nan, "further": 12345.0}
     lines = metric_table(replace(make_result(), metrics=metrics)).splitlines()
     assert "chignolin" in lines[0]
-    assert lines[1].split() == ["model", "prior", "alone", "floor", "better"]
+    assert lines[1].split() == ["model", "95", "%", "prior", "alone", "floor", "better"]
     assert len(lines) == 3 + len(metrics)
-    assert lines[3].split()[-4:] == ["0.211", "0.634", "0.0423", "lower"]
+    assert lines[3].split()[-7:] == ["0.211", *["0.19", "to", "0.232", "0.634", "0.0423", "lower"]]
     assert "–" in next(line for line in lines if "F(folded)" in line)
     assert "12,345" in lines[-1]
     ends = {
@@ -240,4 +295,4 @@ def test_table_for_the_terminal() -> None:
     }
     assert len(ends) == 1  # columns are aligned
     without = metric_table(replace(make_result(), prior={})).splitlines()
-    assert without[3].split()[-3:] == ["0.211", "0.0423", "lower"]
+    assert without[3].split()[-2:] == ["0.0423", "lower"]

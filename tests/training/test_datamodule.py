@@ -1,6 +1,7 @@
 """Splits, references, batches: what training is served."""
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch_geometric.data import Batch, Data
 
 from cgfe.analysis.tica import TICAProjection
 from cgfe.data.frames import CGFrames
-from cgfe.data.splits import split_by_blocks
+from cgfe.data.splits import SplitConfig, split_frames
 from cgfe.errors import InputError
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.reference import Reference
@@ -45,7 +46,7 @@ def frames_of(pieces: list[slice]) -> set[int]:
 
 
 def test_split_covers_every_frame_once_and_keeps_blocks_whole(tiny: CGFrames) -> None:
-    split = split_by_blocks(tiny, 50, 0.2, 0.1, seed=0)
+    split = split_frames(tiny, SplitConfig(0.2, 0.1, 50, seed=0))
     parts = [frames_of(p) for p in (split.train, split.validation, split.test)]
     assert set.union(*parts) == set(range(len(tiny)))
     assert sum(map(len, parts)) == len(tiny)
@@ -55,14 +56,14 @@ def test_split_covers_every_frame_once_and_keeps_blocks_whole(tiny: CGFrames) ->
 
 
 def test_split_depends_on_the_seed_and_on_nothing_else(tiny: CGFrames) -> None:
-    first, second = (split_by_blocks(tiny, 50, 0.2, 0.1, seed=s) for s in (0, 0))
+    first, second = (split_frames(tiny, SplitConfig(0.2, 0.1, 50, seed=s)) for s in (0, 0))
     assert first == second
-    assert first != split_by_blocks(tiny, 50, 0.2, 0.1, seed=1)
+    assert first != split_frames(tiny, SplitConfig(0.2, 0.1, 50, seed=1))
 
 
 def test_held_out_trajectories_are_the_test_split(tiny: CGFrames) -> None:
     held = dataclasses.replace(tiny, test_trajectories=tiny.trajectory_index[-1:])
-    split = split_by_blocks(held, 50, 0.2, 0.1, seed=0)
+    split = split_frames(held, SplitConfig(0.2, 0.1, 50, seed=0))
     assert {int(tiny.trajectory_index[i]) for i in frames_of(split.test)} == {
         int(tiny.trajectory_index[-1])
     }
@@ -70,24 +71,62 @@ def test_held_out_trajectories_are_the_test_split(tiny: CGFrames) -> None:
 
 def test_too_few_blocks_are_refused(tiny: CGFrames) -> None:
     with pytest.raises(InputError, match="too few"):
-        split_by_blocks(tiny, 1e6, 0.5, 0.45, seed=0)
+        split_frames(tiny, SplitConfig(0.5, 0.45, 1e6, seed=0))
 
 
-def test_reference_is_fitted_on_the_training_split_alone(
-    data: CGFramesDataModule, tiny: CGFrames
-) -> None:
-    """Changing every frame outside the training split changes nothing in the reference."""
+def test_whole_trajectories_are_dealt_out_where_there_are_enough(tiny: CGFrames) -> None:
+    """Of each kind by itself, so that every split has unbiased walkers."""
+    many = dataclasses.replace(
+        tiny,
+        trajectory_index=np.arange(len(tiny), dtype=np.int32) // 60,
+        biased_trajectories=np.arange(20, dtype=np.int32),
+        test_trajectories=np.zeros(0, np.int32),
+    )
+    split = split_frames(many, SplitConfig(0.25, 0.25))
+    parts = [frames_of(p) for p in (split.train, split.validation, split.test)]
+    assert sum(map(len, parts)) == len(tiny)
+    for part in parts:
+        names = np.unique(many.trajectory_index[sorted(part)])
+        assert set(np.flatnonzero(np.isin(many.trajectory_index, names))) == part
+        assert 0 < (names < 20).sum() < len(names)
+    assert [len(np.unique(many.trajectory_index[sorted(p)])) for p in parts] == [20, 10, 10]
+
+
+def test_gaps_lie_between_blocks_of_different_splits(tiny: CGFrames) -> None:
+    gap = 20
+    split = split_frames(tiny, SplitConfig(0.2, 0.1, 50, gap, seed=0))
+    whole = split_frames(tiny, SplitConfig(0.2, 0.1, 50, 0, seed=0))
+    names = ("train", "validation", "test")
+    owner = np.full(len(tiny), -1)
+    for number, name in enumerate(names):
+        own = sorted(frames_of(getattr(split, name)))
+        assert set(own) <= frames_of(getattr(whole, name))
+        owner[own] = number
+    kept = np.flatnonzero(owner >= 0)
+    for a, b in itertools.pairwise(kept):
+        if owner[a] != owner[b] and tiny.trajectory_index[a] == tiny.trajectory_index[b]:
+            assert (b - a - 1) * tiny.frame_interval_ps >= gap
+    assert (owner < 0).any()
+    with pytest.raises(InputError, match="leave nothing of blocks"):
+        split_frames(tiny, SplitConfig(0.1, 0.1, 50, 1e5))
+
+
+def test_nothing_is_fitted_to_held_out_frames(data: CGFramesDataModule, tiny: CGFrames) -> None:
+    """Changing every frame outside the training split changes nothing but what they are."""
     outside = np.ones(len(tiny), dtype=bool)
     outside[list(frames_of(data.splits[0].train))] = False
     changed = tiny.positions.copy()
     changed[outside] += np.random.default_rng(0).normal(size=changed[outside].shape)
     other = Reference.fit(
-        dataclasses.replace(tiny, positions=changed), data.splits[0].train, data.reference_config
+        dataclasses.replace(tiny, positions=changed), data.splits[0], data.reference_config
     )
     mine, theirs = data.references[0].to_arrays(), other.to_arrays()
+    held_out = ("ensembles/validation", "ensembles/test")
     for key in mine:
-        if key != "texts":  # holds the fingerprint of the file
+        if key != "texts" and not key.startswith(held_out):  # texts: the fingerprint of the file
             np.testing.assert_array_equal(mine[key], theirs[key], err_msg=key)
+    key = "ensembles/validation/joint_indices"
+    assert not np.array_equal(mine[key], theirs[key])
 
 
 def test_reference_survives_its_file(data: CGFramesDataModule, tmp_path: Path) -> None:
@@ -96,7 +135,6 @@ def test_reference_survives_its_file(data: CGFramesDataModule, tmp_path: Path) -
     back = Reference.load(tmp_path / "reference.npz")
     for key, value in reference.to_arrays().items():
         np.testing.assert_array_equal(back.to_arrays()[key], value)
-    assert back.floor == reference.floor
     assert back.fingerprint == reference.fingerprint
     whole = (tmp_path / "reference.npz").read_bytes()
     for content in (b"nonsense", whole[:1000], b""):
@@ -281,11 +319,11 @@ def test_several_proteins_are_served_in_batches_of_one(
         assert len(set(batch.system.tolist())) == 1
         sizes.add(len(batch.pos) // batch.num_graphs)
     assert sizes == {10, 8}
-    assert np.isnan(module.references[1].floor["delta_f_kt"])
+    assert module.references[1].ensembles.train.folded is None
 
 
 def test_lag_longer_than_the_trajectories_is_refused(
     data: CGFramesDataModule, tiny: CGFrames
 ) -> None:
     with pytest.raises(InputError, match="lag"):
-        Reference.fit(tiny, data.splits[0].train, ReferenceConfig(tica_lag_ps=1e5))
+        Reference.fit(tiny, data.splits[0], ReferenceConfig(tica_lag_ps=1e5))

@@ -87,7 +87,8 @@ def test_run_directory_holds_everything(folder: Path) -> None:
     content = json.loads((run / "free_energy.json").read_text())
     for key in METRICS:
         assert isinstance(content[key], float), key
-        assert isinstance(content["floor"][key], float), key
+        low, high = content["intervals"][key]
+        assert low <= content[key] <= high, key
         assert isinstance(content["prior"][key], float), key
     assert (run / "report.html").stat().st_size > 10_000
     assert list((run / "figures").glob("*.png"))
