@@ -26,8 +26,8 @@ def run(words: Sequence[str]) -> None:
         "--save_interval", type=int, default=250, help="steps per frame (default: %(default)s)"
     )
     parser.add_argument("--temperature", type=float, help="K (default: that of the data)")
-    parser.add_argument("--time_step", type=float, default=0.004, help="ps (default: %(default)s)")
-    parser.add_argument("--friction", type=float, default=1.0, help="1/ps (default: %(default)s)")
+    parser.add_argument("--time_step", type=float, default=0.016, help="ps (default: %(default)s)")
+    parser.add_argument("--friction", type=float, default=0.2, help="1/ps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--system", help="which protein, if trained on several (default: first)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: GPU if there is one)")

@@ -95,7 +95,10 @@ class RunConfig(SaveConfigCallback):
         # What belongs to this run alone must not follow its config into another.
         for key in ("ckpt_path", "run_dir", "trainer.default_root_dir", "checkpoint.dirpath"):
             config[key] = None
-        for key in ("data.order_seed", "free_energy.simulation.seed"):
+        seeds = ["data.order_seed", "free_energy.simulation.seed"]
+        if config["free_energy.final"] is not None:
+            seeds.append("free_energy.final.seed")
+        for key in seeds:
             if config[key] == config["seed_everything"]:
                 config[key] = None
         self.parser.save(config, str(path), skip_none=False, overwrite=True)
@@ -154,8 +157,9 @@ class TrainingCLI(LightningCLI):
         seed = int(config.seed_everything)
         if config.data.order_seed is None:
             config.data.order_seed = seed
-        if config.free_energy.simulation.seed is None:
-            config.free_energy.simulation.seed = seed
+        for simulation in (config.free_energy.simulation, config.free_energy.final):
+            if simulation is not None and simulation.seed is None:
+                simulation.seed = seed
         simulated = config.free_energy.every_n_epochs > 0
         if config.checkpoint.monitor is None:
             config.checkpoint.monitor = "free_energy/js" if simulated else "validation/loss"

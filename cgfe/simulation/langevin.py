@@ -54,8 +54,8 @@ class SimulationConfig:
     replicas: int = 128
     steps: int = 10_000
     save_interval: int = 50
-    time_step_ps: float = 0.004
-    friction_per_ps: float = 1.0
+    time_step_ps: float = 0.016
+    friction_per_ps: float = 0.2
     burn_in: float = 0.2
     seed: int | None = None
     fast: bool = True

@@ -12,8 +12,9 @@ import pytest
 from blocks import ROOT, pages
 
 import cgfe
+from cgfe.analysis.comparison import compare_ensembles
+from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.analysis.metrics import EnsembleSample, compare
 from cgfe.cli import COMMANDS
 from cgfe.data.frames import _OPTIONAL, _REQUIRED
 from cgfe.data.writer import EXTRA
@@ -87,9 +88,9 @@ def test_the_house_has_every_room() -> None:
 
 def test_every_metric_is_explained() -> None:
     text = (ROOT / "docs/guide/figures.md").read_text()
-    sample = EnsembleSample(np.random.default_rng(0).normal(size=(50, 2)))
-    metrics = compare(sample, sample, TICGrid.from_samples(sample.tics))
-    for name in (*metrics, "blown_up", "split_half_js"):
+    tics = np.random.default_rng(0).normal(size=(50, 2))
+    sample = Ensemble.from_samples(TICGrid.from_samples(tics), tics, np.zeros(50, int))
+    for name in (*compare_ensembles(sample, sample).metrics, "blown_up", "split_half_js"):
         assert text.count(f"`{name}`") >= 2, name  # its meaning, and an example
 
 

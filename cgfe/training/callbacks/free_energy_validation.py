@@ -32,6 +32,9 @@ class FreeEnergyValidation(L.Callback):
         off.
     compare_prior : bool
         Simulate the prior alone too, once, before training, with the same budget.
+    final : SimulationConfig, optional
+        A longer simulation that ends a fit, judged against the test frames: the run's result,
+        logged as `final/<metric>`. By default there is none, and the last validation's stays.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class FreeEnergyValidation(L.Callback):
         free_energy:
           simulation: {replicas: 128, steps: 10000}
           every_n_epochs: 5
+          final: {replicas: 128, steps: 100000}
     """
 
     def __init__(
@@ -47,9 +51,12 @@ class FreeEnergyValidation(L.Callback):
         simulation: SimulationConfig = SimulationConfig(),  # noqa: B008 (never changed)
         every_n_epochs: int = 1,
         compare_prior: bool = True,
+        final: SimulationConfig | None = None,
     ) -> None:
-        self.config = simulation
+        self.config, self.final = simulation, final
         self.config.check()
+        if final is not None:
+            final.check()
         self.every_n_epochs = every_n_epochs
         self.compare_prior = compare_prior
         self.priors: list[PriorResult | None] = []
@@ -59,7 +66,7 @@ class FreeEnergyValidation(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate the priors alone: what the network must beat."""
         if self.every_n_epochs > 0:
-            self._judge_priors(trainer, pl_module, "validation")
+            self._judge_priors(trainer, pl_module, "validation", self.config)
         self._last_end = time.monotonic()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,49 +84,81 @@ class FreeEnergyValidation(L.Callback):
         if self.every_n_epochs > 0:
             self._judge(trainer, pl_module, "test")
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Simulate for longer, and compare with the test frames."""
+        if self.final is None or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, CGForceField)
+        self._judge_priors(trainer, pl_module, "test", self.final)
+        self.results = self._compared(trainer, pl_module, "test", self.final)
+        metrics = {
+            f"{_prefix('final', system, result)}/{key}": value
+            for system, result in enumerate(self.results)
+            for key, value in result.metrics.items()
+        }
+        # The module's own log is closed by now.
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, trainer.global_step)
+
     def _judge(self, trainer: L.Trainer, pl_module: L.LightningModule, part: Part) -> None:
-        """Log, and write results and figures into the run's folder."""
+        """Compare, and log."""
         assert isinstance(pl_module, CGForceField)
         if not self.priors:
-            self._judge_priors(trainer, pl_module, part)
+            self._judge_priors(trainer, pl_module, part, self.config)
         started = time.monotonic()
-        self.results = []
-        seed = self.config.seed or 0
-        for system, reference in enumerate(pl_module.references):
-            potential = pl_module.potential(system)
-            run = simulate_together(trainer, pl_module, potential, system, self.config, "model")
-            judgement = judge(
-                reference, run.positions, run.blown_up, self.config.burn_in, part, seed
-            )
-            result = free_energy_result(
-                pl_module.system_names[system],
-                reference,
-                judgement,
-                self.priors[system],
-                facts_of(trainer, pl_module, run, self.config),
-            )
-            self.results.append(result)
-            prefix = "free_energy" if system == 0 else f"free_energy/{result.system}"
+        self.results = self._compared(trainer, pl_module, part, self.config)
+        for system, result in enumerate(self.results):
+            prefix, speed = _prefix("free_energy", system, result), "replica_steps_per_second"
             pl_module.log_dict(
                 {f"{prefix}/{key}": value for key, value in result.metrics.items()}
-                | {f"{prefix}/replica_steps_per_second": run.replica_steps_per_second},
+                | {f"{prefix}/{speed}": result.simulation[speed]},
                 prog_bar=False,
             )
-            if trainer.is_global_zero:
-                suffix = "" if system == 0 else f"-{result.system}"
-                result.save(trainer.default_root_dir, suffix)
-                show_surfaces(trainer, result, suffix)
         now = time.monotonic()
         pl_module.log("free_energy/seconds", now - started)
         pl_module.log("free_energy/share_of_time", (now - started) / (now - self._last_end))
         self._last_end = now
 
-    def _judge_priors(self, trainer: L.Trainer, pl_module: L.LightningModule, part: Part) -> None:
+    def _compared(
+        self, trainer: L.Trainer, module: CGForceField, part: Part, config: SimulationConfig
+    ) -> list[FreeEnergyResult]:
+        """Simulate every system; write results and figures into the run's folder."""
+        results = []
+        for system, reference in enumerate(module.references):
+            potential = module.potential(system)
+            run = simulate_together(trainer, module, potential, system, config, "model")
+            seed = config.seed or 0
+            judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part, seed)
+            result = free_energy_result(
+                module.system_names[system],
+                reference,
+                judgement,
+                self.priors[system],
+                facts_of(trainer, module, run, config),
+            )
+            results.append(result)
+            if trainer.is_global_zero:
+                suffix = "" if system == 0 else f"-{result.system}"
+                result.save(trainer.default_root_dir, suffix)
+                show_surfaces(trainer, result, suffix)
+        return results
+
+    def _judge_priors(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        part: Part,
+        config: SimulationConfig,
+    ) -> None:
         assert isinstance(pl_module, CGForceField)
         folder: Path = trainer.datamodule.cache_dir  # type: ignore[attr-defined]
         self.priors = [
-            judged_prior(trainer, pl_module, system, self.config, folder, part)
+            judged_prior(trainer, pl_module, system, config, folder, part)
             if self.compare_prior
             else None
             for system in range(len(pl_module.references))
         ]
+
+
+def _prefix(name: str, system: int, result: FreeEnergyResult) -> str:
+    return name if system == 0 else f"{name}/{result.system}"
