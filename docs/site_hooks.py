@@ -20,11 +20,8 @@ from unittest import mock
 
 from docstring_parser import parse_from_object
 
-from cgfe.cli import COMMANDS, main
+from cgfe.cli import main
 from cgfe.commands import training
-
-LIGHTNING = tuple(name for name, (module, _) in COMMANDS.items() if module == "training")
-"""Commands whose options are configuration keys."""
 
 MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
 LOADED = (
