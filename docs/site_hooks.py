@@ -20,11 +20,8 @@ from unittest import mock
 
 from docstring_parser import parse_from_object
 
-from cgfe.cli import COMMANDS, main
+from cgfe.cli import main
 from cgfe.commands import training
-
-LIGHTNING = tuple(name for name, (module, _) in COMMANDS.items() if module == "training")
-"""Commands whose options are configuration keys."""
 
 MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->$", re.MULTILINE)
 LOADED = (
@@ -85,6 +82,7 @@ def keys_of(group: str) -> str:
         if lightning:  # which tells it at length, and has types of many words
             text = re.split(r"(?<=\w\.)\s|\n\n|Default", text)[0].replace("``", "`")
         rows.append((action.dest, "" if lightning else _type(hint), _value(action.default), text))
+        rows += _keys_within(action.dest, hint)
     return _table(rows)
 
 
@@ -151,6 +149,21 @@ def _type(hint: Any) -> str:
         return "class"
     name = re.sub(r"\b(?:\w+\.)+(?=\w)", "", name)
     return re.sub(r"Optional\[(.+)\]$", r"\1 or None", name).replace(" | ", " or ")
+
+
+def _keys_within(key: str, hint: Any) -> list[tuple[str, str, str, str]]:
+    """Return the rows of what a class of this project takes, for a key that may be null.
+
+    The parser has one option for such a key, and finds those within it when they are given.
+    """
+    own = [kind for kind in get_args(hint) if getattr(kind, "__module__", "").startswith("cgfe.")]
+    if type(None) not in get_args(hint) or not own:
+        return []
+    told = {entry.arg_name: entry.description or "" for entry in parse_from_object(own[0]).params}
+    return [
+        (f"{key}.{name}", _type(part.annotation), _value(part.default), told.get(name, ""))
+        for name, part in inspect.signature(own[0]).parameters.items()
+    ]
 
 
 def _summary(hint: Any) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import warnings
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ class OneSentenceParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise InputError with the part of the message that says what is wrong."""
-        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        lines = [line.strip() for line in _without_union(message).splitlines() if line.strip()]
         raise InputError(f"{' '.join(lines)} (see --help)") from None
 
 
@@ -294,6 +295,28 @@ def _name(config: Any) -> str:
 
 def _first_process() -> bool:
     return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+_UNION = re.compile(
+    r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes\n'
+    r".*?Errors:\n\s+- (?P<error>[^\n]+)\n\s+- Expected (?:a )?<class 'NoneType'>\n"
+    r".*Given value: (?P<value>.*)",
+    re.DOTALL,
+)
+"""What jsonargparse says of a value that may be null, and is neither that nor right."""
+
+
+def _without_union(message: str) -> str:
+    """Say what is wrong with a value that may be null, by its whole key, and not that it is not."""
+    found = _UNION.fullmatch(message)
+    if found is None:
+        return message
+    key, error = found["key"], found["error"].removesuffix(" (see --help)")
+    if within := re.fullmatch(r'Parser key "([\w.]+)": (.+)', error):
+        return f'Parser key "{key}.{within[1]}": {within[2]}'
+    if unknown := re.fullmatch(r"Option '([\w.]+)' is not accepted", error):
+        return f"Option '{key}.{unknown[1]}' is not accepted"
+    return f'Parser key "{key}": {error}. Got value: {found["value"]}'
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -152,6 +152,23 @@ def test_losses_that_make_no_sense(
     assert sentence in refused(*fit(tiny_file, *words))
 
 
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--model.loss.gauge=free", "\"model.loss.gauge\": Expected a typing.Literal['fixed'"),
+        ("--model.loss.energy_wight=1", "Option 'model.loss.energy_wight' is not accepted"),
+        ("--model.losses.force.weight=a", '"model.losses.force.weight": Expected a <class \'float'),
+        ("--trainer.max_epochs=a", 'trainer.max_epochs": Expected'),
+    ],
+)
+def test_what_is_wrong_with_a_key_that_may_be_null(
+    word: str, sentence: str, refused: Callable[..., str], tiny_file: Path
+) -> None:
+    found = refused(*fit(tiny_file, word))
+    assert sentence in found
+    assert "Union" not in found
+
+
 def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:
     assert "widht" in refused(*fit(tiny_file, "--model.network.widht=3"))
     (tmp_path / "typo.yaml").write_text("sequence: GYG\nwalkres: 3\n")

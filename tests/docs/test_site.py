@@ -63,6 +63,7 @@ def test_every_key_of_a_run_is_told_with_its_meaning(filled: dict[str, str]) -> 
     names = {row[0].strip("| `") for row in rows}
     assert {"data.frames", "run_dir", "model.network.cutoff", "trainer.max_epochs"} <= names
     assert {"free_energy.simulation.steps", "checkpoint.monitor"} <= names
+    assert {"model.loss.energy_weight", "model.losses.mean_energy.gauge"} <= names
     own = [row for row in rows if row[0].startswith(("| `data", "| `model", "| `free_energy"))]
     assert [row[0] for row in own if not row[-1].strip(" |")] == []
 
