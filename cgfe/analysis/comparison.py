@@ -220,6 +220,8 @@ def _floors(
             for (figures, *_), scale in zip(parts, scales, strict=True)
         ]
         together = samples[0] + random.permutation(samples[1])
+        if key == "js":
+            together = np.minimum(together, np.log(2))
         root = np.sqrt if squared else np.asarray
         mean[key] = float(root(together.mean()))
         high[key] = float(root(np.quantile(together, LEVEL)))

@@ -201,6 +201,7 @@ def free_energy_result(
         simulation=simulation
         | {
             "independent_frames": judgement.independent_frames,
+            "reference_trajectories": len(sampled),
             "reference_timescale_ps": float(tica.timescales_ps[0]),
         },
         equilibrium={}

@@ -1,6 +1,7 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,8 @@ class CGFramesDataModule(L.LightningDataModule):
         key = fingerprint(frames, split, self.reference_config)
         path = self.cache_dir / f"reference-{key}.npz"
         if path.exists():
-            return Reference.load(path)
+            with suppress(InputError):  # a damaged one is fitted anew
+                return Reference.load(path)
         reference = Reference.fit(frames, split, self.reference_config, key, tics)
         if store:
             make_folder(self.cache_dir)

@@ -208,6 +208,24 @@ def test_a_start_reads_hashes_and_projects_once(
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(vars(other.systems[0])[key]))
 
 
+def test_a_damaged_reference_in_the_cache_is_fitted_anew(
+    data: CGFramesDataModule, tmp_path: Path
+) -> None:
+    make = partial(
+        CGFramesDataModule, str(data.paths[0]), 32, data.reference_config, 50,
+        cache_dir=str(tmp_path),
+    )  # fmt: skip
+    first, second = make(), make()
+    first.prepare_data()
+    (stored,) = tmp_path.glob("reference-*.npz")
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[: len(whole) // 2])
+    second.prepare_data()
+    second.setup()
+    fingerprint = data.references[0].fingerprint
+    assert second.references[0].fingerprint == fingerprint == Reference.load(stored).fingerprint
+
+
 def test_batches_equal_those_that_torch_geometric_assembles(data: CGFramesDataModule) -> None:
     system = data.systems[0]
     chosen = torch.tensor([5, 0, 17])
