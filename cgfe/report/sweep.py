@@ -109,7 +109,9 @@ def plot_errors(page: SweepPage) -> Figure:
         axes.axhspan(page.floor.mean, page.floor.high, label="a perfect model, to 95 %", **band)
     _draw_points(axes, page.values, "a seed")
     _draw_means(axes, page.means)
-    axes.set(ylabel=_with_unit(page.figure, page.unit), ylim=(0, None))
+    axes.set(ylabel=_with_unit(page.figure, page.unit))
+    if np.nanmin(page.values) >= 0:
+        axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
     return drawing
 
@@ -158,7 +160,7 @@ def _draw_means(axes: Axes, intervals: Sequence[Interval | None]) -> None:
         if interval is None or not np.isfinite(interval.value):
             continue
         half = interval.half_width if np.isfinite(interval.half_width) else 0.0
-        axes.errorbar(place, interval.value, half, label=label, zorder=3, **style)
+        axes.errorbar(place, interval.value, half, label=label, **style)
         label = None
 
 

@@ -77,7 +77,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 def write_saved(folder: Path, samples: np.ndarray | None, walkers: int | None = 16) -> None:
     """Write each run's free_energy.json with a floor, and .npz with its resampled JS (S, R)."""
-    for row in read_rows(folder):
+    for row in (row for row in read_rows(folder) if row[JS]):
         run_dir = folder / Path(row["run"]).name
         run_dir.mkdir(exist_ok=True)
         saved = {
