@@ -159,8 +159,9 @@ def _draw_means(axes: Axes, intervals: Sequence[Interval | None]) -> None:
     for place, interval in enumerate(intervals):
         if interval is None or not np.isfinite(interval.value):
             continue
-        half = interval.half_width if np.isfinite(interval.half_width) else 0.0
-        axes.errorbar(place, interval.value, half, label=label, **style)
+        ends = np.abs(np.array([[interval.low], [interval.high]]) - interval.value)
+        ends[~np.isfinite(ends)] = 0
+        axes.errorbar(place, interval.value, ends, label=label, **style)
         label = None
 
 
