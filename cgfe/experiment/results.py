@@ -12,7 +12,6 @@ from cgfe.errors import InputError
 from cgfe.experiment.figures import FEWEST_SEEDS, FloatArray, Setting, SweepFigures
 from cgfe.experiment.runs import SEED, Run, SweepRuns, setting
 from cgfe.experiment.saved import (
-    SIMULATED,
     common_samples,
     is_simulated,
     key_of,
@@ -190,10 +189,16 @@ def _parameter(
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:
-    known = {name for run in runs for name in run.metrics}
+    # Of the seconds and the speed of a simulation it is not said which way is better.
+    known = {
+        name
+        for run in runs
+        for name in run.metrics
+        if not is_simulated(name) or key_of(name) in BETTER
+    }
     metric = asked or (FINAL if FINAL in known else VALIDATION)
     if metric not in known:
-        simulated = [m for m in known if m.partition("/")[0] in SIMULATED]
+        simulated = [name for name in known if is_simulated(name)]
         raise InputError(
             f"no finished run in {sweep.folder} has the metric {metric}; expected one of "
             f"{_listed(simulated or known)}."
