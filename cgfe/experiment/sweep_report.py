@@ -147,7 +147,7 @@ def _facts(runs: SweepRuns, results: SweepResults) -> list[tuple[str, str]]:
     if results.floor is not None:
         floor = f"{results.floor.mean:.3g}, 95 % below {results.floor.high:.3g} {results.unit}"
         facts.append(("a perfect model", floor))
-    shared = "taken as exact"
+    shared = "not known, taken as none"
     if results.walkers is not None:
         shared = f"bootstrap over its {results.walkers} trajectories, common to all runs"
     return [*facts, ("the reference’s own error", shared)]
