@@ -17,7 +17,7 @@ COMMANDS = {
     "predict": ("training", "energies and forces of a checkpoint on the test split, as HDF5"),
     "sweep": ("sweep", "run a W&B sweep file here, without an account"),
     "simulate": ("simulate", "run Langevin dynamics of a checkpoint, write a trajectory"),
-    "report": ("report", "draw a run's figures and tables into one HTML page"),
+    "report": ("report", "draw a run, or decide a sweep, on one HTML page"),
     "reference": ("reference", "sample an all-atom peptide"),
     "pack": ("pack", "map sampled all-atom runs to one file of CG frames"),
     "reference-report": ("reference_report", "tell whether reference frames are converged"),

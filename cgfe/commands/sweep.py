@@ -9,6 +9,7 @@ from cgfe.errors import InputError
 EPILOG = """\
 Examples:
   cgfe sweep sweeps/energy_weight.yaml --jobs 2
+  cgfe report runs/sweep-energy_weight                                (what it has shown)
   optuna-dashboard sqlite:///runs/sweep-energy_weight/study.db      (pip install optuna-dashboard)
 
 Each run has its folder FOLDER/run-NNNN with config.yaml, metrics.csv, log.txt and its report;

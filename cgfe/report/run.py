@@ -84,8 +84,8 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     if not suffixes and not rows:
         if not config.is_file():
             raise InputError(
-                f"{folder}: not the folder of a run; it holds none of config.yaml, metrics.csv "
-                "and free_energy.json."
+                f"{folder}: not the folder of a run, nor of a sweep; it holds none of config.yaml, "
+                "metrics.csv, free_energy.json, sweep.yaml, nor folders of runs."
             )
         raise InputError(
             f"{folder}: the run has no result yet; metrics.csv has no row and there is no "

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cgfe.experiment.sweep_report import write_sweep_report
 from tests.commands.wandb_server import ENTITY, SWEEP_ID, OfflineRun, Point, SweepServer, grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,6 +202,20 @@ def test_wandb_holds_nested_config_metrics_and_image(swept: Swept) -> None:
         ((image,),) = run.values("free_energy/surface.filenames")
         (drawn,) = (swept.run_dir(run_id) / "figures").glob("free_energy-epoch*.png")
         assert (swept.offline(run_id) / "files" / image).read_bytes() == drawn.read_bytes()
+
+
+def test_the_sweeps_folder_has_a_report(swept: Swept) -> None:
+    folder = swept.folder / "runs" / f"sweep-{SWEEP_ID}"
+    report = write_sweep_report(folder, swept.folder / "sweep.html", metric="free_energy/js")
+    numbers = json.loads(report.numbers.read_text())
+    assert numbers["parameter"] == "model.loss.energy_weight"
+    assert numbers["runs"] == {"finished": 2}
+    assert [s["setting"] for s in numbers["settings"]] == [0.1, 1.0]
+    assert "no setting has more than one seed" in report.headline  # 0.1 has seed 1, 1.0 seed 2
+    found = {key: v for s in numbers["settings"] for key, v in s["figures"].items() if v}
+    for run_id, point in swept.server.handed_out.items():
+        logged = _logged(swept.run_dir(run_id), "free_energy/js")
+        assert [found[str(point["seed_everything"])]] == pytest.approx(logged)
 
 
 def test_wandb_keeps_the_best_checkpoint_and_calls_no_other_best(swept: Swept) -> None:

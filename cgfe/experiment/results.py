@@ -1,0 +1,267 @@
+"""A sweep's runs as one figure of each setting and seed, with floor and the reference's error."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cgfe.analysis.floor import Floor
+from cgfe.errors import InputError
+from cgfe.experiment.figures import FEWEST_SEEDS, FloatArray, Setting, SweepFigures
+from cgfe.experiment.runs import SEED, Run, SweepRuns, setting
+from cgfe.experiment.saved import (
+    common_samples,
+    is_simulated,
+    key_of,
+    mean_floor,
+    read_saved,
+)
+from cgfe.report.plots import TERM_LABELS
+from cgfe.report.run import BETTER
+
+FINAL, VALIDATION = "final/js", "free_energy/js"
+"""Metrics that are told unless another is asked for: the first one that a finished run logged."""
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """One figure of every finished run, by setting and seed.
+
+    Attributes
+    ----------
+    parameter, metric : str
+        As the runs have them.
+    option, name, unit : str
+        The same in a sentence, and the figure's unit.
+    settings : tuple
+        K values of the parameter, ascending.
+    seeds : tuple
+        S of them.
+    figures : array (K, S)
+        Lower is better; NaN where there is none.
+    empty : tuple
+        Settings of which no run has a figure.
+    without : tuple of str
+        Finished runs without a figure.
+    floor : Floor, optional
+        What a perfect model would score, the mean over runs.
+    resampled : array (K, S, R), optional
+        `SweepFigures.resampled`.
+    walkers : int, optional
+        Of the reference, that the samples were drawn from.
+    """
+
+    parameter: str
+    metric: str
+    option: str
+    name: str
+    unit: str
+    settings: tuple[Setting, ...]
+    seeds: tuple[Setting, ...]
+    figures: FloatArray
+    empty: tuple[Setting, ...]
+    without: tuple[str, ...]
+    floor: Floor | None
+    resampled: FloatArray | None
+    walkers: int | None
+
+    def statistics(self) -> SweepFigures | None:
+        """Return what statistics take; None if no setting has two seeds."""
+        if np.isfinite(self.figures).sum(axis=1).max() < FEWEST_SEEDS:
+            return None
+        return SweepFigures(
+            self.settings,
+            self.figures,
+            self.resampled,
+            self.walkers,
+            self.option,
+            self.name,
+            self.unit,
+        )
+
+
+def gather(
+    sweep: SweepRuns,
+    metric: str | None = None,
+    parameter: str | None = None,
+    where: Mapping[str, Setting] | None = None,
+) -> SweepResults:
+    """Return the figures of a sweep's finished runs.
+
+    Parameters
+    ----------
+    sweep : SweepRuns
+    metric : str, optional
+        `final/js` where runs have it, else `free_energy/js`.
+    parameter : str, optional
+        The one that is varied beside the seed.
+    where : mapping, optional
+        Values of other parameters; runs of other values are left out.
+
+    Raises
+    ------
+    InputError
+        If the metric or parameter is unknown, several parameters are varied, two runs have the
+        same setting and seed, or no run has a figure.
+    """
+    chosen = _where(sweep, where or {})
+    parameter = _parameter(sweep, chosen, parameter, where or {})
+    metric = _metric(sweep, chosen, metric)
+    values = {run.name: _figure(run, metric) for run in chosen}
+    placed = _placed(chosen, parameter)
+    with_figure = {place: run for place, run in placed.items() if math.isfinite(values[run.name])}
+    if not with_figure:
+        raise InputError(f"{sweep.folder}: no finished run has a finite {metric}.")
+    settings = tuple(sorted({row for row, _ in with_figure}, key=_order))
+    seeds = tuple(sorted({column for _, column in with_figure}, key=_order))
+    grid = {(settings.index(r), seeds.index(c)): run for (r, c), run in with_figure.items()}
+    figures = np.full((len(settings), len(seeds)), np.nan)
+    for place, run in grid.items():
+        figures[place] = values[run.name]
+    saved = {place: read_saved(run, metric) for place, run in grid.items()}
+    resampled, walkers = common_samples(figures.shape, saved, metric)
+    name, unit = _words(metric)
+    tried = {
+        run.parameters[parameter]
+        for run in sweep.runs
+        if parameter in run.parameters and _has(run, where or {})
+    }
+    return SweepResults(
+        parameter=parameter,
+        metric=metric,
+        option=parameter.rpartition(".")[2].replace("_", " "),
+        name=name,
+        unit=unit,
+        settings=settings,
+        seeds=seeds,
+        figures=figures,
+        empty=tuple(sorted(tried - set(settings), key=_order)),
+        without=tuple(run.name for run in chosen if not math.isfinite(values[run.name])),
+        floor=mean_floor(saved, metric, walkers),
+        resampled=resampled,
+        walkers=walkers,
+    )
+
+
+def _where(sweep: SweepRuns, where: Mapping[str, Setting]) -> list[Run]:
+    for name, value in where.items():
+        known = {run.parameters[name] for run in sweep.finished if name in run.parameters}
+        if value not in known:
+            raise InputError(
+                f"--where: no finished run has {name} {text_of(value)}; expected one of "
+                f"{_listed(known) or _listed(sweep.varied)}."
+            )
+    return [run for run in sweep.finished if _has(run, where)]
+
+
+def _has(run: Run, where: Mapping[str, Setting]) -> bool:
+    return all(run.parameters.get(name) == value for name, value in where.items())
+
+
+def _parameter(
+    sweep: SweepRuns, runs: Sequence[Run], asked: str | None, where: Mapping[str, Setting]
+) -> str:
+    """Return the parameter to tell the figure against, if runs differ in it alone."""
+    varied = [name for name in sweep.varied if name not in where]
+    if asked is not None and asked not in varied:
+        raise InputError(
+            f"--parameter is {asked}, which the sweep in {sweep.folder} does not vary; expected "
+            f"{_listed(varied) or 'a sweep that varies something beside the seed'}."
+        )
+    if not varied:
+        raise InputError(f"{sweep.folder}: the sweep varies nothing beside {SEED}.")
+    if asked is None and len(varied) > 1:
+        raise InputError(
+            f"{sweep.folder}: the sweep varies {_listed(varied)}; choose one by --parameter, and "
+            "give the others by --where NAME=VALUE."
+        )
+    parameter = asked or varied[0]
+    for other in varied:
+        found = {run.parameters.get(other, "null") for run in runs}
+        if other != parameter and len(found) > 1:
+            raise InputError(
+                f"{sweep.folder}: the runs differ in {other} too ({_listed(found)}); choose one of "
+                f"these by --where {other}=VALUE."
+            )
+    return parameter
+
+
+def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:
+    # Of the seconds and the speed of a simulation it is not said which way is better.
+    known = {
+        name
+        for run in runs
+        for name in run.metrics
+        if not is_simulated(name) or key_of(name) in BETTER
+    }
+    metric = asked or (FINAL if FINAL in known else VALIDATION)
+    if metric not in known:
+        simulated = [name for name in known if is_simulated(name)]
+        raise InputError(
+            f"no finished run in {sweep.folder} has the metric {metric}; expected one of "
+            f"{_listed(simulated or known)}."
+        )
+    return metric
+
+
+def _figure(run: Run, metric: str) -> float:
+    """Return a run's figure, made such that lower is better."""
+    value = run.metrics.get(metric, math.nan)
+    match BETTER.get(key_of(metric)) if is_simulated(metric) else None:
+        case "higher":
+            return 1 - value
+        case "near 0":
+            return abs(value)
+    return value
+
+
+def _words(metric: str) -> tuple[str, str]:
+    """Return name and unit of a figure as they stand in a sentence."""
+    key = key_of(metric)
+    name, _, unit = TERM_LABELS.get(key, metric).partition(", ")
+    if is_simulated(metric):
+        name = "JS" if key == "js" else name
+        prefix = {"higher": "missing ", "near 0": "absolute "}.get(BETTER.get(key, ""), "")
+        return prefix + name, unit
+    return metric, unit
+
+
+def _placed(runs: Sequence[Run], parameter: str) -> dict[tuple[Setting, Setting], Run]:
+    """Return each run by its setting and seed."""
+    placed: dict[tuple[Setting, Setting], Run] = {}
+    for run in runs:
+        place = (run.parameters[parameter], run.parameters.get(SEED, "default"))
+        if place in placed:
+            raise InputError(
+                f"{run.folder.parent}: {placed[place].name} and {run.name} are of the same "
+                f"{parameter} {text_of(place[0])} and {SEED} {text_of(place[1])}; "
+                "remove one of them."
+            )
+        placed[place] = run
+    return placed
+
+
+def _order(value: Setting) -> tuple[bool, float, str]:
+    return (True, 0.0, value) if isinstance(value, str) else (False, value, "")
+
+
+def text_of(value: Setting) -> str:
+    """Return a setting as it stands in a sentence."""
+    return value if isinstance(value, str) else format(value, "g")
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(text_of(value) for value in sorted(values, key=_order))
+
+
+def parse_where(words: Sequence[str]) -> dict[str, Setting]:
+    """Return {name: value} of words NAME=VALUE."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise InputError(f"--where is {word!r}, expected NAME=VALUE.")
+        found[name] = setting(value)
+    return found

@@ -1,0 +1,179 @@
+"""The page of a sweep: error against what was varied, every seed, intervals, the verdict."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cgfe.analysis.floor import Floor
+from cgfe.analysis.intervals import Interval
+from cgfe.report.pages import figure, write_page
+from cgfe.report.plots import MODEL_COLOUR, PRIOR_COLOUR
+
+PAGE = "sweep_report.html.j2"
+FLOOR_COLOUR = "#4cc38a"
+SPREAD = 0.18
+"""To each side of a setting's place; its seeds stand in their order within."""
+
+
+@dataclass(frozen=True)
+class SweepPage:
+    """What the page of a sweep shows.
+
+    Attributes
+    ----------
+    name : str
+        Of the sweep.
+    headline, tone, sentences
+        The verdict; `tone` is `good`, `fair` or `bad`.
+    option, figure, unit : str
+        What was varied and what is told of it, as in a sentence.
+    settings, seeds : sequence of str
+        K and S of them.
+    values : array (K, S)
+        NaN where a run has no figure.
+    means : sequence of Interval or None
+        Of each setting; ends may be infinite.
+    differences : array (K, S)
+        From the baseline, of the same seed.
+    difference_intervals : sequence of Interval or None
+        None for the baseline.
+    baseline : str
+    floor : Floor, optional
+    mean_rows, comparison_rows : sequence of dict
+        The tables' rows.
+    facts : sequence of (name, text)
+        About the runs.
+    troubles : sequence of (run, words)
+        Runs without a figure, and why.
+    """
+
+    name: str
+    headline: str
+    tone: str
+    sentences: Sequence[str]
+    option: str
+    figure: str
+    unit: str
+    settings: Sequence[str]
+    seeds: Sequence[str]
+    values: NDArray[np.float64]
+    means: Sequence[Interval | None]
+    differences: NDArray[np.float64]
+    difference_intervals: Sequence[Interval | None]
+    baseline: str
+    floor: Floor | None
+    mean_rows: Sequence[dict[str, Any]]
+    comparison_rows: Sequence[dict[str, Any]]
+    facts: Sequence[tuple[str, str]]
+    troubles: Sequence[tuple[str, str]]
+
+
+def write_sweep_page(page: SweepPage, output: Path) -> Path:
+    """Write the page; nothing on it is loaded from elsewhere.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    drawn: list[tuple[Callable[[SweepPage], Figure], str]] = [(plot_errors, _error_caption(page))]
+    if page.comparison_rows:
+        caption = (
+            f"Difference from {page.option} {page.baseline}, each seed paired, with mean and 95 % "
+            "interval of each setting alone; below zero is better"
+        )
+        drawn.append((plot_differences, caption))
+    write_page(
+        output,
+        PAGE,
+        page=page,
+        name=page.name,
+        figures=[figure(partial(draw, page), caption) for draw, caption in drawn],
+    )
+    return output
+
+
+def plot_errors(page: SweepPage) -> Figure:
+    """Draw every run's error against its setting, means with 95 % intervals, and the floor."""
+    drawing, axes = _axes(page)
+    if page.floor is not None:
+        band: dict[str, Any] = {"color": FLOOR_COLOUR, "alpha": 0.3, "lw": 0}
+        axes.axhspan(page.floor.mean, page.floor.high, label="a perfect model, to 95 %", **band)
+    _draw_points(axes, page.values, "a seed")
+    _draw_means(axes, page.means)
+    axes.set(ylabel=_with_unit(page.figure, page.unit))
+    if np.nanmin(page.values) >= 0:
+        axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    return drawing
+
+
+def plot_differences(page: SweepPage) -> Figure:
+    """Draw every seed's difference from the baseline, and their means with 95 % intervals."""
+    drawing, axes = _axes(page)
+    axes.axhline(0, color=mpl.rcParams["text.color"], lw=0.8)
+    compared = np.array([interval is not None for interval in page.difference_intervals])
+    _draw_points(axes, np.where(compared[:, None], page.differences, np.nan), "a seed")
+    _draw_means(axes, page.difference_intervals)
+    axes.set(ylabel=_with_unit(f"{page.figure} minus the baseline's", page.unit))
+    axes.legend(frameon=False, fontsize=8)
+    return drawing
+
+
+def _axes(page: SweepPage) -> tuple[Figure, Axes]:
+    """Return axes with the settings side by side: they may be words, or 0 and powers of ten."""
+    drawing = Figure(figsize=(max(6.0, 0.7 * len(page.settings) + 1.5), 4.2), layout="constrained")
+    axes = drawing.subplots()
+    axes.set_xticks(range(len(page.settings)), page.settings)
+    axes.set(xlabel=page.option, xlim=(-0.6, len(page.settings) - 0.4))
+    return drawing, axes
+
+
+def _draw_points(axes: Axes, values: NDArray[np.float64], label: str) -> None:
+    settings, seeds = values.shape
+    aside = np.linspace(-SPREAD, SPREAD, seeds) if seeds > 1 else np.zeros(1)
+    places = np.arange(settings)[:, None] + aside
+    known = np.isfinite(values)
+    axes.scatter(places[known], values[known], s=16, color=PRIOR_COLOUR, alpha=0.8, label=label)
+
+
+def _draw_means(axes: Axes, intervals: Sequence[Interval | None]) -> None:
+    """Draw means and intervals; of an endless interval the mean alone."""
+    label: str | None = "mean, 95 % interval"
+    style: dict[str, Any] = {
+        "color": MODEL_COLOUR,
+        "fmt": "D",
+        "ms": 5,
+        "capsize": 4,
+        "lw": 1.6,
+        "zorder": 3,
+    }
+    for place, interval in enumerate(intervals):
+        if interval is None or not np.isfinite(interval.value):
+            continue
+        ends = np.abs(np.array([[interval.low], [interval.high]]) - interval.value)
+        ends[~np.isfinite(ends)] = 0
+        axes.errorbar(place, interval.value, ends, label=label, **style)
+        label = None
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name}, {unit}" if unit else name
+
+
+def _error_caption(page: SweepPage) -> str:
+    caption = (
+        f"{page.figure} against {page.option}: every run, and the mean over seeds with its 95 % "
+        "interval"
+    )
+    if page.floor is not None:
+        caption += "; the band is what a perfect model would score, from its mean to 95 %"
+    return caption

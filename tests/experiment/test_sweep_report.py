@@ -1,0 +1,419 @@
+"""The report of a sweep: values whose statistics are known, and what is missing is told."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from cgfe.cli import main
+from cgfe.errors import InputError
+from cgfe.experiment.results import gather
+from cgfe.experiment.runs import read_runs
+from cgfe.experiment.sweep_report import write_sweep_report
+from tests.experiment.made_results import (
+    JS,
+    SEED,
+    WEIGHT,
+    WEIGHTS,
+    read_rows,
+    rising,
+    write_rows,
+    write_saved,
+    write_sweep,
+)
+
+
+class Page(HTMLParser):
+    """Collects a page's exact values by table row, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: dict[str, list[float]] = {}
+        self.text, self.row, self.tags = "", "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        for key in ("data-setting", "data-compared"):
+            if key in attributes:
+                self.row = f"{key} {attributes[key]}"
+                self.rows[self.row] = []
+        if tag == "data":
+            self.rows[self.row].append(float(str(attributes["value"])))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report(folder: Path, **options: Any) -> tuple[dict[str, Any], Page]:
+    """Return the numbers and the page of a sweep's report."""
+    written = write_sweep_report(folder, **options)
+    numbers = json.loads(written.numbers.read_text())
+    assert numbers["headline"] == written.headline
+    assert tuple(numbers["sentences"]) == written.sentences
+    page = Page(written.page.read_text(encoding="utf-8"))
+    assert all(sentence in page.text for sentence in (written.headline, *written.sentences))
+    return numbers, page
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def test_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    numbers, page = report(folder)
+    truth = np.array([[rising(weight, seed) for seed in range(8)] for weight in WEIGHTS])
+    assert [s["setting"] for s in numbers["settings"]] == [*WEIGHTS]
+    for found, values in zip(numbers["settings"], truth, strict=True):
+        assert [*found["figures"].values()] == pytest.approx(values)
+        ends = (found["mean"], found["low"], found["high"])
+        assert ends == pytest.approx(interval(values))
+        shown = page.rows[f"data-setting {found['setting']:g}"]
+        assert shown == pytest.approx([*ends, found["spread"], *values])
+    half, one = numbers["comparisons"]
+    assert one["difference"]["value"] == pytest.approx(0.10175)
+    for comparison, values in ((half, truth[1] - truth[0]), (one, truth[2] - truth[0])):
+        d = comparison["difference"]
+        assert (d["value"], d["low"], d["high"]) == pytest.approx(interval(values))
+    assert one["p"] == pytest.approx(2 / 2**8)
+    assert one["p_holm"] == pytest.approx(4 / 2**8)
+    assert one["p_joint"] <= 0.05 < half["p_joint"]
+    effect = [one["effect"][key] for key in ("value", "low", "high")]
+    shown = page.rows["data-compared 1"]
+    assert shown == pytest.approx(
+        [*interval(truth[2] - truth[0]), one["p_joint"], one["p_holm"], 2 / 2**8, *effect,
+         one["detectable"]]
+    )  # fmt: skip
+    assert (numbers["better"], numbers["worse"]) == ([], [1.0])
+    assert numbers["headline"] == (
+        "In JS, of 2 settings 1 is worse than energy weight 0, 1 cannot be told from it."
+    )
+    assert numbers["runs"] == {"finished": 24}
+    assert numbers["floor"] is None
+
+
+def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    _, page = report(folder)
+    html = (folder / "sweep.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|url\(|file:|href", html)
+    assert not {"link", "script", "iframe", "a"} & set(page.tags)
+    images = re.findall(r"data:image/png;base64,([^\"]+)", html)
+    assert len(set(images)) == 4  # errors and differences, light and dark
+    assert all(base64.b64decode(data).startswith(b"\x89PNG") for data in images)
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_page_fits_a_browser(width: int, tmp_path: Path) -> None:
+    """Only tables and figures scroll, within their cards; every image is drawn."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium")
+    folder = write_sweep(tmp_path / "sweep-made", failed={(0.5, 2): "a/" + "long/" * 80})
+    report(folder)
+    html = (folder / "sweep.html").read_text(encoding="utf-8")
+    script = (
+        "<script>addEventListener('load', () => { document.title = [innerWidth, "
+        "document.documentElement.scrollWidth, ...[...document.images].map(i => i.naturalWidth)]"
+        ".join(' ') })</script>"
+    )
+    (tmp_path / "page.html").write_text(html.replace("</body>", script + "</body>"))
+    done = subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{tmp_path / 'page.html'}"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    title = re.search(r"<title>([\d ]+)</title>", done.stdout)
+    assert title is not None, done.stderr
+    inner, scrolled, *images = map(int, title[1].split())
+    assert inner == width
+    assert scrolled <= inner
+    assert len(images) == 2
+    assert min(images) > 500
+
+
+def test_failed_and_missing_runs_are_told(tmp_path: Path) -> None:
+    folder = write_sweep(
+        tmp_path / "sweep-made", failed={(0.5, 2): "<b>no & memory", (1.0, 0): "killed"}
+    )
+    rows = read_rows(folder)
+    rows[5][JS] = "nan"
+    rows[6]["state"] = "pruned"
+    write_rows(folder, rows[:-1])
+    numbers, page = report(folder)
+    assert numbers["runs"] == {"finished": 20, "failed": 2, "ended early": 1, "not begun": 1}
+    why = {entry["run"]: entry["why"] for entry in numbers["without_figure"]}
+    assert set(why) == {"run-0005", "run-0006", "run-0010", "run-0016"}
+    assert "without a finite free_energy/js" in why["run-0005"]
+    assert "ended early" in why["run-0006"]
+    assert "failed: <b>no & memory (model.loss.energy_weight 0.5, seed_everything 2)" in page.text
+    assert "b" not in page.tags
+    assert [s["missing"] for s in numbers["settings"]] == [2, 1, 2]
+    told = " ".join(numbers["sentences"])
+    assert "2 of energy weight 0, 1 of energy weight 0.5, 2 of energy weight 1; pairs" in told
+    # The pairs are of seeds that both have: 0 lacks 5 and 6, 1 lacks 0 and 7.
+    assert [c["seeds"] for c in numbers["comparisons"]] == [5, 4]
+
+
+def test_a_setting_without_any_figure_is_named(tmp_path: Path) -> None:
+    folder = write_sweep(
+        tmp_path / "sweep-made", failed={(0.5, seed): "no memory" for seed in range(8)}
+    )
+    numbers, _ = report(folder)
+    assert [s["setting"] for s in numbers["settings"]] == [0.0, 1.0]
+    assert "No run of energy weight 0.5 has a figure." in numbers["sentences"]
+
+
+def test_floor_and_the_references_own_error(tmp_path: Path) -> None:
+    """Samples that all runs share widen the means, and cancel in their differences."""
+    folder = write_sweep(tmp_path / "sweep-made")
+    alone, _ = report(folder)
+    samples = 0.02 * np.random.default_rng(0).normal(size=200)
+    write_saved(folder, samples, walkers=16)
+    numbers, page = report(folder)
+    assert numbers["floor"] == {"mean": pytest.approx(0.03), "high": pytest.approx(0.05)}
+    assert "above the floor, a perfect model's 0.03 (95 % below 0.05)" in page.text
+    assert numbers["reference_trajectories"] == 16
+    error = samples.std(ddof=1) * (16 / 15) ** 0.5
+    for with_error, without in zip(numbers["settings"], alone["settings"], strict=True):
+        assert with_error["shared"] == pytest.approx(error)
+        own = without["high"] - without["mean"]
+        half = np.hypot(own, stats.t.ppf(0.975, 15) * error)
+        assert with_error["high"] - with_error["mean"] == pytest.approx(half)
+    for first, second in zip(numbers["comparisons"], alone["comparisons"], strict=True):
+        assert first["difference"] == pytest.approx(second["difference"], abs=1e-9)
+
+
+@pytest.mark.parametrize("lacks", ["samples", "walkers", "one run's", "another figure"])
+def test_samples_that_not_every_run_has_are_not_used(tmp_path: Path, lacks: str) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    samples = None if lacks == "samples" else np.linspace(-0.01, 0.01, 50)
+    write_saved(folder, samples, None if lacks == "walkers" else 16)
+    if lacks == "one run's":
+        (folder / "run-0003" / "free_energy.npz").unlink()
+    rows = read_rows(folder)
+    if lacks == "another figure":  # what was judged last is not what is told
+        for row in rows:
+            row[JS] = float(row[JS]) + 0.01
+        write_rows(folder, rows)
+    numbers, _ = report(folder)
+    assert numbers["reference_trajectories"] is None
+    assert all(s["shared"] == 0 for s in numbers["settings"])
+    assert (numbers["floor"] is None) == (lacks == "another figure")
+
+
+def test_one_seed_decides_nothing_and_is_said(tmp_path: Path) -> None:
+    numbers, page = report(write_sweep(tmp_path / "sweep-made", seeds=1))
+    assert numbers["headline"] == "Nothing can be told in JS: no setting has more than one seed."
+    assert [s["mean"] for s in numbers["settings"]] == pytest.approx([0.2, 0.201, 0.3])
+    assert numbers["settings"][0]["low"] is None
+    assert numbers["comparisons"] == []
+    assert page.rows["data-setting 1"] == pytest.approx([0.3, 0.3])
+
+
+def test_a_baseline_of_one_seed_is_said(tmp_path: Path) -> None:
+    failed = {(0.0, seed): "no memory" for seed in range(1, 8)}
+    numbers, _ = report(write_sweep(tmp_path / "sweep-made", failed=failed))
+    assert "compared with energy weight 0 in JS: it has one seed" in numbers["headline"]
+    assert numbers["comparisons"] == []
+    numbers, _ = report(tmp_path / "sweep-made", baseline="0.50")
+    assert numbers["worse"] == [1.0]
+
+
+def test_other_metrics_are_such_that_lower_is_better(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    rows = [row | {"final/coverage": 1 - float(row[JS])} for row in read_rows(folder)]
+    write_rows(folder, rows)
+    js, _ = report(folder)
+    for metric, name in (
+        ("free_energy/delta_f_kt", "absolute error of F(folded) − F(unfolded)"),
+        ("final/coverage", "missing coverage"),
+    ):
+        numbers, page = report(folder, metric=metric)
+        assert name in page.text
+        for first, second in zip(numbers["settings"], js["settings"], strict=True):
+            assert first["mean"] == pytest.approx(second["mean"])
+
+
+def test_the_final_figure_is_told_where_there_is_one(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    write_rows(folder, [row | {"final/js": 0.5} for row in read_rows(folder)])
+    assert report(folder)[0]["metric"] == "final/js"
+    assert report(folder, metric=JS)[0]["settings"][0]["mean"] == pytest.approx(0.235)
+
+
+def test_words_as_settings(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made", target=["delta"])
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    sweep["parameters"] = {
+        "target": {"values": ["delta", "total", None]}, SEED: {"values": [*range(8)]}
+    }  # fmt: skip
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    rows = read_rows(folder)
+    for row in rows:
+        row["target"] = {"0.0": "delta", "0.5": "total", "1.0": ""}[row[WEIGHT]]
+    write_rows(folder, rows)
+    numbers, _ = report(folder, baseline="delta")
+    assert [s["setting"] for s in numbers["settings"]] == ["delta", "null", "total"]
+    assert numbers["worse"] == ["null"]
+    assert numbers["trend"] is None
+
+
+def two_parameters(folder: Path) -> Path:
+    write_sweep(folder, lr=[0.001, 0.01])
+    rows = read_rows(folder)
+    others = [row | {"run": f"{row['run']}b", "lr": 0.01, JS: 0.4} for row in rows]
+    write_rows(folder, rows + others)
+    return folder
+
+
+def test_one_of_several_parameters(tmp_path: Path) -> None:
+    folder = two_parameters(tmp_path / "sweep-made")
+    with pytest.raises(InputError, match=r"varies lr, model\.loss\.energy_weight; choose one by"):
+        report(folder)
+    with pytest.raises(InputError, match=r"differ in lr too \(0\.001, 0\.01\)"):
+        report(folder, parameter=WEIGHT)
+    numbers, _ = report(folder, where={"lr": 0.001})
+    assert numbers["parameter"] == WEIGHT
+    assert numbers["worse"] == [1.0]
+    numbers, _ = report(folder, parameter="lr", where={WEIGHT: 1.0})
+    assert [s["setting"] for s in numbers["settings"]] == [0.001, 0.01]
+    assert numbers["settings"][1]["mean"] == pytest.approx(0.4)
+
+
+def write_agents_runs(folder: Path) -> Path:
+    """Write what the runs of W&B's agents leave."""
+    for weight in WEIGHTS:
+        for seed in range(8):
+            run_dir = folder / f"id{weight:g}-{seed}"
+            run_dir.mkdir(parents=True)
+            config = {SEED: seed, "model": {"loss": {"energy_weight": weight}}, "lr": 0.001}
+            (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+            (run_dir / "metrics.csv").write_text(
+                f"epoch,step,{JS}\n0,9,0.9\n1,19,{rising(weight, seed)}\n"
+            )
+            if (weight, seed) != (0.5, 3):
+                (run_dir / "report.html").write_text("done")
+    return folder
+
+
+def test_runs_of_agents_are_read_by_their_configurations(tmp_path: Path) -> None:
+    numbers, _ = report(write_agents_runs(tmp_path / "sweep-id"))
+    assert numbers["parameter"] == WEIGHT
+    assert numbers["runs"] == {"finished": 23, "unfinished": 1}
+    assert [entry["run"] for entry in numbers["without_figure"]] == ["id0.5-3"]
+    local = write_sweep(tmp_path / "sweep-made", failed={(0.5, 3): "killed"})
+    for first, second in zip(numbers["settings"], report(local)[0]["settings"], strict=True):
+        assert first.pop("figures") == pytest.approx(second.pop("figures"))
+        assert first == pytest.approx(second)
+
+
+def test_runs_that_differ_in_more_are_refused(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    for number, row in enumerate(read_rows(folder)):
+        run_dir = folder / Path(row["run"]).name
+        run_dir.mkdir()
+        config = {SEED: int(row[SEED]), "model": {"loss": {"energy_weight": float(row[WEIGHT])}}}
+        (run_dir / "config.yaml").write_text(
+            yaml.safe_dump(config | {"trainer": {"max_epochs": 12 if number < 20 else 6}})
+        )
+    with pytest.raises(InputError, match=r"run-0020.*trainer\.max_epochs is 6, but 12 in .*run-0"):
+        read_runs(folder)
+
+
+def test_two_runs_of_one_point_are_refused(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    rows = read_rows(folder)
+    write_rows(folder, [*rows, rows[3] | {"run": "run-0099"}])
+    with pytest.raises(InputError, match="run-0003 and run-0099 are of the same"):
+        gather(read_runs(folder))
+
+
+def no_sweep(folder: Path) -> None:
+    folder.mkdir(parents=True)
+
+
+def nothing_finished(folder: Path) -> None:
+    write_sweep(folder, seeds=1, failed={(w, 0): "no memory" for w in WEIGHTS})
+
+
+def no_results(folder: Path) -> None:
+    write_sweep(folder)
+    (folder / "results.csv").unlink()
+
+
+def only_seeds(folder: Path) -> None:
+    write_sweep(folder, weights=(0.0,))
+
+
+def other_table(folder: Path) -> None:
+    write_sweep(folder)
+    (folder / "results.csv").write_text("a,b\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (lambda folder: None, "", "no such folder"),
+        (no_sweep, "", "not the folder of a run, nor of a sweep"),
+        (no_sweep, "--metric x", "--metric is for a sweep"),
+        (nothing_finished, "", "no run of the sweep has finished yet (0 finished, 3 failed)"),
+        (no_results, "", "no run of the sweep has finished yet (0 finished, 24 not begun)"),
+        (only_seeds, "", "varies nothing beside seed_everything"),
+        (other_table, "", "results.csv: no column run"),
+        (write_sweep, "--metric free_energy/jss", "has the metric free_energy/jss; expected one"),
+        (
+            write_sweep,
+            "--parameter lr",
+            "--parameter is lr, which the sweep in sweep-made does not",
+        ),
+        (write_sweep, "--parameter seed_everything", "expected model.loss.energy_weight"),
+        (write_sweep, "--baseline 0.3", "--baseline is 0.3; expected a setting of model.loss"),
+        (write_sweep, "--where lr", "--where is 'lr', expected NAME=VALUE"),
+        (write_sweep, "--where lr=1", "no finished run has lr 1"),
+        (write_sweep, f"--where {WEIGHT}=3", "energy_weight 3; expected one of 0, 0.5, 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    make: Any,
+    options: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("sweep-made")
+    make(folder)
+    assert main(["report", str(folder), *options.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cgfe: error: ")
+    assert words in line
+    assert not list(folder.glob("*.html"))
+    assert not list(folder.glob("*.json"))
+
+
+def test_the_command_prints_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    assert main(["report", str(folder), "--output", str(tmp_path / "a" / "page.html")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("In JS, of 2 settings 1 is worse than energy weight 0")
+    assert any(line.startswith("Energy weight 1 is worse by 0.1 nats") for line in lines)
+    assert lines[-2:] == [
+        f"numbers: {tmp_path / 'a' / 'page.json'}",
+        f"report: {tmp_path / 'a' / 'page.html'}",
+    ]
+    assert (tmp_path / "a" / "page.json").is_file()
