@@ -7,8 +7,10 @@ import lightning as L
 from cgfe.simulation.results import FreeEnergyResult
 
 
-def show_surfaces(trainer: L.Trainer, result: FreeEnergyResult, suffix: str) -> None:
-    """Draw the surfaces of a validation into the folder `figures`, and to W&B and TensorBoard.
+def show_surfaces(
+    trainer: L.Trainer, result: FreeEnergyResult, suffix: str, name: str = "free_energy"
+) -> None:
+    """Draw the surfaces of a simulation into the folder `figures`, and to W&B and TensorBoard.
 
     Parameters
     ----------
@@ -16,6 +18,8 @@ def show_surfaces(trainer: L.Trainer, result: FreeEnergyResult, suffix: str) -> 
     result : FreeEnergyResult
     suffix : str
         Added to the names of all but the first system.
+    name : str
+        `free_energy` of a validation, `final` of the simulation that ends a fit.
     """
     # Imported here, since no step of training needs to wait for what draws.
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
@@ -25,9 +29,9 @@ def show_surfaces(trainer: L.Trainer, result: FreeEnergyResult, suffix: str) -> 
     figure = plot_surfaces(result)
     folder = Path(trainer.default_root_dir) / "figures"
     folder.mkdir(exist_ok=True)
-    path = folder / f"free_energy{suffix}-epoch{trainer.current_epoch:04d}.png"
+    path = folder / f"{name}{suffix}-epoch{trainer.current_epoch:04d}.png"
     figure.savefig(path, dpi=120)
-    key = f"free_energy{suffix}/surface"
+    key = f"{name}{suffix}/surface"
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [str(path)], trainer.global_step)

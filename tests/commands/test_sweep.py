@@ -76,6 +76,8 @@ def swept(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "free_energy.every_n_epochs": 1,
         "free_energy.simulation.replicas": 4,
         "free_energy.simulation.steps": 100,
+        "free_energy.final.replicas": 4,
+        "free_energy.final.steps": 200,
     }
 
     def choose(points: list[Point]) -> list[Point]:
@@ -175,7 +177,9 @@ def test_metrics_and_loss_terms_are_written(swept: Swept) -> None:
         run_dir = swept.run_dir(run_id)
         result = json.loads((run_dir / "free_energy.json").read_text())
         assert 0 <= result["js"] <= math.log(2)
-        assert _logged(run_dir, "free_energy/js") == pytest.approx([result["js"]])
+        # The longer simulation at the end is the run's result, against the test frames.
+        assert _logged(run_dir, "final/js") == pytest.approx([result["js"]])
+        assert (result["compared_with"], result["simulation"]["steps"]) == ("test", 200)
         for key in TERMS:
             (value,) = _logged(run_dir, key)
             assert math.isfinite(value)
@@ -196,7 +200,7 @@ def test_wandb_holds_nested_config_metrics_and_image(swept: Swept) -> None:
         assert run.config["model"]["loss"]["energy_weight"] == point["model.loss.energy_weight"]
         assert run.config["free_energy"]["simulation"]["replicas"] == 4
         assert run.config["data"]["frames"] == point["data.frames"]
-        for key in [*TERMS, *METRICS]:
+        for key in [*TERMS, *METRICS, "final/js", "final/coverage"]:
             assert run.values(key) == pytest.approx(_logged(swept.run_dir(run_id), key)), key
             assert len(run.values(key)) == 1, key
         ((image,),) = run.values("free_energy/surface.filenames")

@@ -26,13 +26,14 @@ ROOT = Path(__file__).parents[2]
 
 SMALLER = {
     "fit --config": (
-        "--data.block_ps=20 --data.cache_dir=cache --data.batch_size=64 "
+        "--data.block_ps=20 --data.gap_ps=0 --data.cache_dir=cache --data.batch_size=64 "
         "--data.reference.tica_lag_ps=4 --data.reference.bins=12 --data.reference.starts=16 "
         "--model.network.hidden_channels=8 --model.network.num_filters=8 "
         "--model.network.num_layers=1 --model.network.num_radial=8 --trainer.max_epochs=1 "
         "--trainer.enable_progress_bar=false --trainer.enable_model_summary=false "
         "--free_energy.every_n_epochs=0 --free_energy.simulation.replicas=4 "
-        "--free_energy.simulation.steps=100 --free_energy.simulation.save_interval=10"
+        "--free_energy.simulation.steps=100 --free_energy.simulation.save_interval=10 "
+        "--free_energy.final.replicas=4 --free_energy.final.steps=100"
     ),
     "fit --ckpt_path": "--trainer.max_epochs=2",
     "validate": "--free_energy.simulation.steps=200",

@@ -90,7 +90,7 @@ class FreeEnergyValidation(L.Callback):
             return
         assert isinstance(pl_module, CGForceField)
         self._judge_priors(trainer, pl_module, "test", self.final)
-        self.results = self._compared(trainer, pl_module, "test", self.final)
+        self.results = self._compared(trainer, pl_module, "test", self.final, "final")
         metrics = {
             f"{_prefix('final', system, result)}/{key}": value
             for system, result in enumerate(self.results)
@@ -106,7 +106,7 @@ class FreeEnergyValidation(L.Callback):
         if not self.priors:
             self._judge_priors(trainer, pl_module, part, self.config)
         started = time.monotonic()
-        self.results = self._compared(trainer, pl_module, part, self.config)
+        self.results = self._compared(trainer, pl_module, part, self.config, "free_energy")
         for system, result in enumerate(self.results):
             prefix, speed = _prefix("free_energy", system, result), "replica_steps_per_second"
             pl_module.log_dict(
@@ -120,7 +120,12 @@ class FreeEnergyValidation(L.Callback):
         self._last_end = now
 
     def _compared(
-        self, trainer: L.Trainer, module: CGForceField, part: Part, config: SimulationConfig
+        self,
+        trainer: L.Trainer,
+        module: CGForceField,
+        part: Part,
+        config: SimulationConfig,
+        name: str,
     ) -> list[FreeEnergyResult]:
         """Simulate every system; write results and figures into the run's folder."""
         results = []
@@ -140,7 +145,7 @@ class FreeEnergyValidation(L.Callback):
             if trainer.is_global_zero:
                 suffix = "" if system == 0 else f"-{result.system}"
                 result.save(trainer.default_root_dir, suffix)
-                show_surfaces(trainer, result, suffix)
+                show_surfaces(trainer, result, suffix, name)
         return results
 
     def _judge_priors(
