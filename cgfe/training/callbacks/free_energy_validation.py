@@ -28,8 +28,8 @@ class FreeEnergyValidation(L.Callback):
     simulation : SimulationConfig
         The budget: replicas, steps, and how they are run.
     every_n_epochs : int
-        Skip validations between; the last epoch is never skipped. 0 switches the simulations
-        off.
+        Skip validations between; the last epoch is never skipped. 0 switches all simulations
+        off, the final one too.
     compare_prior : bool
         Simulate the prior alone too, once, before training, with the same budget.
     final : SimulationConfig, optional
@@ -86,7 +86,7 @@ class FreeEnergyValidation(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate for longer, and compare with the test frames."""
-        if self.final is None or trainer.sanity_checking:
+        if self.final is None or self.every_n_epochs == 0:
             return
         assert isinstance(pl_module, CGForceField)
         self._judge_priors(trainer, pl_module, "test", self.final)
