@@ -17,6 +17,9 @@ from cgfe.analysis.intervals import Interval, interval
 RESAMPLES = 200
 ALLOWED_SHARE = 0.5
 """Of the figure, that it may change by from one half of the time to the other."""
+FEWEST_TIMES = 5.0
+"""Correlation times of a replica below which halves that agree prove nothing: both may lie in the
+basins that they started from."""
 WANTED_TIMES = 10.0
 """Correlation times that a replica should run, to have forgotten its start."""
 
@@ -31,8 +34,8 @@ class Equilibrium:
         JS divergence from the reference in the second half minus that in the first, with its 95 %
         interval over replicas.
     reached : "yes", "no" or "unknown"
-        No: the change is not chance. Yes: it is at most half of the figure, or of what a perfect
-        model would score, with 95 % confidence. Unknown: too few independent frames to tell.
+        No: the change is not chance. Yes: it is at most half of the figure, with 95 %
+        confidence, and a replica ran five correlation times or more. Unknown: too little to tell.
     times : float
         Correlation times of the slower TIC that a replica ran, by all replicas together; NaN where
         they are too short to tell.
@@ -55,7 +58,6 @@ def check_equilibrium(
     reference: Ensemble,
     halves: tuple[Ensemble, Ensemble],
     js: float,
-    floor: float,
     times: float,
     seed: int = 0,
 ) -> Equilibrium:
@@ -66,8 +68,8 @@ def check_equilibrium(
     reference : Ensemble
     halves : two Ensembles
         The same replicas, in the first and the second half of the time.
-    js, floor : float
-        JS of the whole simulation, and what a perfect model would score at most (95 %).
+    js : float
+        Of the whole simulation.
     times : float
         Correlation times that a replica ran.
     seed : int
@@ -81,10 +83,9 @@ def check_equilibrium(
 
     (first, first_drawn), (second, second_drawn) = map(scores, halves)
     change = interval(second - first, second_drawn - first_drawn, len(halves[0]))
-    allowed = max(ALLOWED_SHARE * js, floor if np.isfinite(floor) else 0.0)
     reached: Literal["yes", "no", "unknown"] = "unknown"
     if not change.contains(0.0):
         reached = "no"
-    elif max(-change.low, change.high) <= allowed:
+    elif times >= FEWEST_TIMES and max(-change.low, change.high) <= ALLOWED_SHARE * js:
         reached = "yes"
     return Equilibrium(change, reached, times)

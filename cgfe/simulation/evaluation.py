@@ -145,8 +145,8 @@ def judge(
     settled = None
     if middle:
         halves = (ensemble(slice(0, middle)), ensemble(slice(middle, None)))
-        js, floor = found.metrics["js"], found.floor_high["js"]
-        settled = check_equilibrium(sampled, halves, js, floor, independent / replicas, seed)
+        js = found.metrics["js"]
+        settled = check_equilibrium(sampled, halves, js, independent / replicas, seed)
     metrics = found.metrics | extra
     return Judgement(
         replace(found, metrics=metrics), part, model.probability, tics, flat, independent, settled

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_debug
 
+from cgfe import __version__
 from cgfe.errors import InputError
 from cgfe.model.potential import Potential
 from cgfe.reference.ensembles import Part
@@ -80,8 +81,8 @@ def _key(
 ) -> str:
     """Return a hash of all that a prior's trajectories depend on.
 
-    The reference's fingerprint holds cgfe's version; another kind of device, or number of
-    processes, has other random numbers.
+    Another kind of device, or number of processes, has other random numbers.
     """
-    facts = [reference.fingerprint, asdict(config), trainer.world_size, module.device.type, part]
+    where = [trainer.world_size, module.device.type]
+    facts = [reference.fingerprint, asdict(config), *where, part, __version__]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
