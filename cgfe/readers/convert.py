@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cgfe.array_types import RealArray
 from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
 from cgfe.data.frames import CGFrames
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.readers.source import Atoms, Chunk, FloatArray, Source, check_frames_shape
+from cgfe.readers.source import Atoms, Chunk, Source, check_frames_shape
 
 MEGABYTE = 2**20
 COPIES_PER_VALUE = 64
@@ -145,7 +146,7 @@ def _fit_mapping(
         return None, ()
     # Without forces only the positions' part of the map is used, which all maps share.
     kind = (settings.force_map or "optimal") if source.has_forces else "slice"
-    forces: FloatArray | None = None
+    forces: RealArray | None = None
     notes: tuple[str, ...] = ()
     if kind == "optimal":
         forces = _sampled_forces(source, atoms, settings)
@@ -162,7 +163,7 @@ def _fit_mapping(
     return mapping, notes
 
 
-def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> FloatArray:
+def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> RealArray:
     """Return forces (n, A, 3) from the beginnings of trajectories spread over the source."""
     chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
     room = int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_WHEN_FITTED * atoms.count))
@@ -210,7 +211,7 @@ def _chunks(
 
 
 def _check_times(
-    source: Source, number: int, times: FloatArray, last: float | None, interval: float
+    source: Source, number: int, times: RealArray, last: float | None, interval: float
 ) -> float:
     """Raise InputError if frames are missing or doubled; return the last time."""
     times = np.asarray(times, dtype=np.float64)
@@ -246,7 +247,7 @@ def _beads(chunk: Chunk, source: Source, mapping: CarbonAlphaMapping | None, num
     return replace(chunk, positions=positions, forces=forces)
 
 
-def whole_chains(positions: FloatArray, bonds: NDArray[np.int64], box: FloatArray) -> FloatArray:
+def whole_chains(positions: RealArray, bonds: NDArray[np.int64], box: RealArray) -> RealArray:
     """Undo breaks of chains at the walls of a periodic box.
 
     Parameters

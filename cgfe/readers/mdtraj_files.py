@@ -20,18 +20,12 @@ import mdtraj
 import numpy as np
 from mdtraj.formats import TRRTrajectoryFile
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
 from cgfe.files import open_hdf5
 from cgfe.readers import openmm_h5
 from cgfe.readers.arrays import npy_array, npy_rows
-from cgfe.readers.source import (
-    Chunk,
-    FloatArray,
-    ReaderOptions,
-    Source,
-    check_frames_shape,
-    existing,
-)
+from cgfe.readers.source import Chunk, ReaderOptions, Source, check_frames_shape, existing
 from cgfe.readers.topology import ProteinTopology, load_topology, protein_topology
 from cgfe.readers.units import force_factor, stored_force_factor
 from cgfe.units import ANGSTROM_PER_NM
@@ -195,7 +189,7 @@ def _read(
 
 def _force_chunks(
     path: Path, protein: ProteinTopology, unit: str | None, frames: int
-) -> Iterator[FloatArray]:
+) -> Iterator[RealArray]:
     """Yield forces (n, atoms, 3) of the selection in kcal/mol/Å."""
     if path.suffix == ".trr":
         factor = force_factor(unit or "kJ/mol/nm")
@@ -214,6 +208,6 @@ def _force_chunks(
             yield _selected(rows, protein) * factor
 
 
-def _selected(forces: FloatArray, protein: ProteinTopology) -> FloatArray:
+def _selected(forces: RealArray, protein: ProteinTopology) -> RealArray:
     same = forces.shape[1] == len(protein.selection)
     return forces if same else forces[:, protein.selection]

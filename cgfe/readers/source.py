@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
-
-FloatArray = NDArray[np.floating[Any]]
 
 JOINED = "trajectories are not marked in this format: all frames count as one trajectory."
 DELTA_ONLY = (
@@ -24,19 +23,19 @@ DELTA_ONLY = (
 class Chunk:
     """Some consecutive frames of one trajectory: atoms of an all-atom source, else beads."""
 
-    positions: FloatArray
+    positions: RealArray
     """(n, A, 3) Å"""
-    forces: FloatArray | None = None
+    forces: RealArray | None = None
     """(n, A, 3) kcal/mol/Å"""
-    delta_forces: FloatArray | None = None
+    delta_forces: RealArray | None = None
     """(n, N, 3) kcal/mol/Å, a foreign prior's forces subtracted"""
-    energies: FloatArray | None = None
+    energies: RealArray | None = None
     """(n,) kcal/mol"""
-    weights: FloatArray | None = None
+    weights: RealArray | None = None
     """(n,), any scale"""
-    times_ps: FloatArray | None = None
+    times_ps: RealArray | None = None
     """(n,)"""
-    box: FloatArray | None = None
+    box: RealArray | None = None
     """(n, 3, 3) Å, rows are the box vectors"""
     trajectory_index: NDArray[np.integer[Any]] | None = None
     """(n,), if the source numbers trajectories itself"""
