@@ -21,6 +21,7 @@ from cgfe.files import make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
+from cgfe.training.callbacks.mean_force_validation import MeanForceValidation
 from cgfe.training.callbacks.prediction_writer import PredictionWriter
 from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
@@ -161,6 +162,8 @@ class TrainingCLI(LightningCLI):
             path = str(self.config[self.subcommand].ckpt_path)
             trainer.strategy.checkpoint_io = ReadCheckpoints(path, self.checkpoint)
             self.checkpoint = None
+        if self.subcommand != "predict":
+            trainer.callbacks.append(MeanForceValidation())
         if trainer.fast_dev_run:
             return trainer
         if self.subcommand == "fit":

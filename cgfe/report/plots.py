@@ -46,6 +46,8 @@ TERM_LABELS = {
     "coverage": "coverage, share of reference",
     "outside": "outside the grid, share of frames",
     "blown_up": "blown up, share of replicas",
+    "mean_force_mse": "error of mean forces, (kcal/mol/Å)²",
+    "mean_force_mse_prior": "prior's error of mean forces, (kcal/mol/Å)²",
     "split_half_js": "JS between halves of the replicas, nats",
 }
 """Name and unit of each loss term and free-energy metric; a term of the user's own has its name."""
