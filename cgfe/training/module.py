@@ -108,9 +108,7 @@ class CGForceField(L.LightningModule):
 
     def potential(self, system: int = 0) -> Potential:
         """Return prior + network of one system, on this module's device."""
-        reference = self.references[system]
-        bead_types = torch.from_numpy(reference.system.bead_types)
-        return Potential(reference.prior, self.network, bead_types).to(self.device)
+        return self.references[system].potential(self.network).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
         """In a fit, see whether the grid still holds for the network as it is now."""
