@@ -28,6 +28,7 @@ from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.logger import RunLogger
 from cgfe.training.module import CGForceField
+from cgfe.training.processes import another_ended, end_with_parent
 from cgfe.training.runs import RUN_DIR_VARIABLE, last_checkpoint, new_run_dir, run_of
 
 
@@ -45,8 +46,17 @@ def run(words: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*will set .*num_workers.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_tips)
+    if not _first_process():
+        end_with_parent()
     try:
         _run(words)
+    except RuntimeError as error:
+        if not another_ended(error):
+            raise
+        raise InputError(
+            "another process of this training has ended, its own words are above; go on with "
+            "cgfe fit --ckpt_path last."
+        ) from None
     except InputError:
         # The folder was made to see whether it can be written; an empty one is of no use.
         with suppress(OSError, KeyError):
