@@ -146,8 +146,13 @@ class TrainingCLI(LightningCLI):
             if simulation is not None and simulation.seed is None:
                 simulation.seed = seed
         simulated = config.free_energy.every_n_epochs > 0
-        if config.checkpoint.monitor is None:
+        monitor = config.checkpoint.monitor
+        # Configs of runs, too, name the one that is the default where models are simulated.
+        if monitor is None or (monitor == "free_energy/js" and not simulated):
             config.checkpoint.monitor = "free_energy/js" if simulated else "validation/loss"
+        if config.checkpoint.monitor.startswith("train/"):
+            # Of an epoch's mean nothing is known before the epoch's end.
+            config.checkpoint.save_on_train_epoch_end = True
 
     def _run_dir(self, config: Any, checkpoint: str | None) -> Path:
         given = Path(config.run_dir) if config.run_dir else None
@@ -194,6 +199,23 @@ class TrainingCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False:
             callbacks = [*callbacks, TQDMProgressBar(refresh_rate=10)]
         return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Check what can be known of the checkpoints before anything is computed."""
+        trainer: Any = self.trainer
+        model, data = self.model, self.datamodule
+        assert isinstance(model, CGForceField)
+        if self.config[self.subcommand].trainer.callbacks:
+            return  # they may log anything
+        names = {"epoch", "step"} | {
+            f"{stage}/{name}" for stage in ("train", "validation") for name in model.logged_terms
+        }
+        for callback in trainer.callbacks:
+            if isinstance(callback, FreeEnergyValidation):
+                names |= callback.names(data.names)
+        for callback in trainer.callbacks:
+            if isinstance(callback, BestCheckpoint):
+                callback.check(names)
 
     def after_fit(self) -> None:
         """Write the report and name it."""
