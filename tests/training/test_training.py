@@ -17,7 +17,7 @@ import torch
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
-from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
+from cgfe.training.checkpoints import Checkpoints, read_checkpoint
 from cgfe.training.module import CGForceField
 
 SIZES = """
@@ -369,7 +369,7 @@ def test_a_checkpoint_that_was_read_is_handed_on_once(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "a.ckpt")
     path = str(tmp_path / "a.ckpt")
     content = read_checkpoint(path)
-    known = ReadCheckpoints(path, content)
+    known = Checkpoints(path, content)
     assert known.load_checkpoint(path, weights_only=True) is content
     assert known.load_checkpoint(path) == content
     assert known.load_checkpoint(path) is not content
