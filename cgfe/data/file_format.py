@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
 FORMAT = "cgfe-frames"

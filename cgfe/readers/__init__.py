@@ -10,7 +10,7 @@ from types import ModuleType
 
 from cgfe.data.file_format import FORMAT
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers.source import ReaderOptions, Source
 
 FORMATS = {

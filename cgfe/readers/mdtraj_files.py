@@ -21,7 +21,7 @@ import numpy as np
 from mdtraj.formats import TRRTrajectoryFile
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers import openmm_h5
 from cgfe.readers.arrays import npy_array, npy_rows
 from cgfe.readers.source import (

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers.residues import linear_bonds, residues_of_embedding
 from cgfe.readers.source import (
     DELTA_ONLY,

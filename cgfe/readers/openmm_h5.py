@@ -27,7 +27,7 @@ import mdtraj
 import numpy as np
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers.source import Chunk, ReaderOptions, Source, check_frames_shape, check_same_shape
 from cgfe.readers.topology import ProteinTopology, load_topology, protein_topology
 from cgfe.readers.units import attribute_text, stored_force_factor
