@@ -5,18 +5,13 @@ process, and no exception tells. So a file is looked through by a forked child f
 a few milliseconds; a child that hangs or dies has told what is needed.
 """
 
-import faulthandler
-import os
-import select
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 
+from cgfe.children import CAN_FORK, in_child
 from cgfe.errors import InputError
 from cgfe.files import DISK_FULL
 
@@ -50,7 +45,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except (OSError, MemoryError) as error:
+        except (OSError, RuntimeError, MemoryError) as error:
             if getattr(error, "errno", None) in DISK_FULL:
                 raise  # of what the block writes
             raise InputError(f"{path}: data cannot be read; it may be truncated.") from None
@@ -58,8 +53,8 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 def _look_through(path: Path) -> None:
     """Raise InputError if a child process that reads all but the data fails, hangs or dies."""
-    if sys.platform != "linux":
-        return  # elsewhere a forked child is not safe, and a fresh one takes 0.2 s
+    if not CAN_FORK:
+        return
     status = path.stat()
     key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
     if key in _looked_through:
@@ -100,35 +95,3 @@ def _fault_of(path: Path) -> str:
     except Exception:
         # Whatever the library or h5py make of a damaged file.
         return "not a readable HDF5 file; it may be truncated."
-
-
-def in_child(answer: Callable[[], str], seconds: float) -> str | None:
-    """Return a forked child's answer; None if it crashes or takes longer than `seconds`.
-
-    The child gets its own copy of the process at that moment, so `answer` must not need other
-    threads or devices, and changes nothing here.
-    """
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Other threads may hold locks for ever in the child; it touches nothing of theirs.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        try:
-            faulthandler.disable()
-            silent = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silent, 1)
-            os.dup2(silent, 2)
-            os.write(writing, b"." + answer().encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    poll = select.poll()
-    poll.register(reading, select.POLLIN)
-    try:
-        text = os.read(reading, select.PIPE_BUF) if poll.poll(seconds * 1000) else b""
-    finally:
-        os.close(reading)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return text[1:].decode(errors="replace") if text else None

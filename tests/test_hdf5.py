@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import cgfe.hdf5
+from cgfe.children import in_child
 from cgfe.errors import InputError
-from cgfe.hdf5 import in_child, open_hdf5
+from cgfe.hdf5 import open_hdf5
 
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="forks on Linux only")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cgfe.commands.parsing import Parser
 from cgfe.data.checks import ARRAYS, check_datasets, number_of, residues_of
-from cgfe.data.file_format import FORMAT, open_frames
+from cgfe.data.file_format import is_frames_file, open_frames
 from cgfe.data.frames import REQUIRED
 from cgfe.data.rounded_arrays import STEP, read_rows
 from cgfe.errors import InputError
@@ -50,7 +50,7 @@ def describe_frames(path: Path) -> Iterator[Line]:
         If it is no frames file.
     """
     with open_hdf5(path) as file:
-        if file.attrs.get("format") != FORMAT:
+        if not is_frames_file(file):
             raise InputError(f"{path}: not a frames file; `cgfe import` reads other formats.")
     with open_frames(path) as file:
         yield from _frames_lines(file, path)

@@ -2,25 +2,29 @@
 
 import logging
 import os
-import re
 import signal
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from cgfe.commands.lightning_parser import OneSentenceParser
+from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
+from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
+from cgfe.training.callbacks.mean_force_validation import MeanForceValidation
 from cgfe.training.callbacks.prediction_writer import PredictionWriter
+from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
 from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
@@ -73,38 +77,6 @@ def _run(words: Sequence[str]) -> None:
         load_from_checkpoint_support=False,
         args=_with_run_config(list(words)),
     )
-
-
-class OneSentenceParser(LightningArgumentParser):
-    """Parser that raises InputError where jsonargparse would print its usage and exit."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise InputError with the part of the message that says what is wrong."""
-        lines = [line.strip() for line in _without_union(message).splitlines() if line.strip()]
-        raise InputError(f"{' '.join(lines)} (see --help)") from None
-
-
-class RunConfig(SaveConfigCallback):
-    """Write config.yaml into the run's own directory, and give the loggers the nested config."""
-
-    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Save once, before training starts."""
-        if stage != "fit":
-            return
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        config = self.config.clone()
-        # What belongs to this run alone must not follow its config into another.
-        for key in ("ckpt_path", "run_dir", "trainer.default_root_dir", "checkpoint.dirpath"):
-            config[key] = None
-        seeds = ["data.order_seed", "free_energy.simulation.seed"]
-        if config["free_energy.final"] is not None:
-            seeds.append("free_energy.final.seed")
-        for key in seeds:
-            if config[key] == config["seed_everything"]:
-                config[key] = None
-        self.parser.save(config, str(path), skip_none=False, overwrite=True)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(_plain(self.config))
 
 
 class TrainingCLI(LightningCLI):
@@ -191,6 +163,8 @@ class TrainingCLI(LightningCLI):
             path = str(self.config[self.subcommand].ckpt_path)
             trainer.strategy.checkpoint_io = ReadCheckpoints(path, self.checkpoint)
             self.checkpoint = None
+        if self.subcommand != "predict":
+            trainer.callbacks.append(MeanForceValidation())
         if trainer.fast_dev_run:
             return trainer
         if self.subcommand == "fit":
@@ -210,6 +184,12 @@ class TrainingCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False:
             callbacks = [*callbacks, TQDMProgressBar(refresh_rate=10)]
         return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Refuse frames without forces before anything is made of them."""
+        for term in self.model.loss_config.terms():
+            if term.weight > 0 and "forces" in term.fields:
+                require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
 
     def after_fit(self) -> None:
         """Write the report and name it."""
@@ -295,35 +275,6 @@ def _name(config: Any) -> str:
 
 def _first_process() -> bool:
     return int(os.environ.get("LOCAL_RANK", 0)) == 0
-
-
-_UNION = re.compile(
-    r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes\n'
-    r".*?Errors:\n\s+- (?P<error>[^\n]+)\n\s+- Expected (?:a )?<class 'NoneType'>\n"
-    r".*Given value: (?P<value>.*)",
-    re.DOTALL,
-)
-"""What jsonargparse says of a value that may be null, and is neither that nor right."""
-
-
-def _without_union(message: str) -> str:
-    """Say what is wrong with a value that may be null, by its whole key, and not that it is not."""
-    found = _UNION.fullmatch(message)
-    if found is None:
-        return message
-    key, error = found["key"], found["error"].removesuffix(" (see --help)")
-    if within := re.fullmatch(r'Parser key "([\w.]+)": (.+)', error):
-        return f'Parser key "{key}.{within[1]}": {within[2]}'
-    if unknown := re.fullmatch(r"Option '([\w.]+)' is not accepted", error):
-        return f"Option '{key}.{unknown[1]}' is not accepted"
-    return f'Parser key "{key}": {error}. Got value: {found["value"]}'
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    content = config.clone().as_dict()
-    for key in ("config", "subcommand"):
-        content.pop(key, None)
-    return content
 
 
 def _without_tips(record: logging.LogRecord) -> bool:

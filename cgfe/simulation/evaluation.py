@@ -16,6 +16,7 @@ from scipy import ndimage
 from cgfe.analysis.comparison import Comparison, compare_ensembles, mse_kt2
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
+from cgfe.analysis.intervals import Interval
 from cgfe.analysis.metrics import (
     FOLDED_RMSD,
     independent_frames,
@@ -223,6 +224,20 @@ def free_energy_result(
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, tica.project(positions), positions),
         model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
+    )
+
+
+def with_mean_force_error(
+    result: FreeEnergyResult, model: Interval, prior: Interval
+) -> FreeEnergyResult:
+    """Return a result with the errors against mean forces too; a perfect model has none."""
+    name = "mean_force_mse"
+    return replace(
+        result,
+        metrics=result.metrics | {name: model.value},
+        intervals=result.intervals | {name: (model.low, model.high)},
+        floor=result.floor | {name: 0.0},
+        prior=result.prior | {name: prior.value} if result.prior else {},
     )
 
 

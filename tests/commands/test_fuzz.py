@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -104,6 +105,8 @@ def test_frames_files(cases: int, small: CGFrames, folder: Path) -> None:
         Reference.fit(frames, split_frames(frames, SplitConfig(block_ps=20)), REFERENCE)
 
     tally = Tally("frames file")
+    path.write_bytes(bases[0])
+    tally.control(use)
     for seed in range(cases):
         random = Random(seed)
         base = random.choice(bases)
@@ -127,6 +130,7 @@ def test_checkpoints(cases: int, checkpoint: dict[str, object], folder: Path) ->
                 "--save_interval", 10, "--device", "cpu")  # fmt: skip
 
     tally = Tally("checkpoint")
+    tally.control(use)
     for seed in range(cases):
         random = Random(seed)
         if seed % 2:
@@ -166,9 +170,12 @@ def test_trajectories(cases: int, small: CGFrames, folder: Path) -> None:
         name = sorted(ways)[seed % len(ways)]
         path = folder / name
         content = path.read_bytes()
-        path.write_bytes(with_other_bytes(content, random))
         words = ways[name] if name == "top.pdb" else [name, *ways[name]]
-        tally.watch(seed, lambda words=words: command("import", *words))  # type: ignore[misc]
+        use = partial(command, "import", *words)
+        if seed < len(ways):
+            tally.control(use)
+        path.write_bytes(with_other_bytes(content, random))
+        tally.watch(seed, use)
         path.write_bytes(content)
     tally.check()
 
@@ -200,6 +207,9 @@ def watch_configs(
     tally: Tally, cases: int, bases: list[str], use: Callable[[Path], object]
 ) -> None:
     path = Path("case.yaml")
+    for base in bases:
+        path.write_text(base)
+        tally.control(lambda: use(path))
     for seed in range(cases):
         random = Random(seed)
         base = random.choice(bases)

@@ -1,18 +1,14 @@
 """FreeEnergyValidation: short simulations at each validation, compared on the TICs."""
 
 import time
-from pathlib import Path
 
 import lightning as L
 
 from cgfe.reference.ensembles import Part
-from cgfe.simulation.evaluation import free_energy_result, judge
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
-from cgfe.training.figures import show_surfaces
+from cgfe.training.judging import judged_models, judged_priors, logged_names
 from cgfe.training.module import CGForceField
-from cgfe.training.priors import judged_prior
-from cgfe.training.replicas import facts_of, simulate_together
 
 
 class FreeEnergyValidation(L.Callback):
@@ -53,12 +49,11 @@ class FreeEnergyValidation(L.Callback):
         compare_prior: bool = True,
         final: SimulationConfig | None = None,
     ) -> None:
+        for config in (simulation, final):
+            if config is not None:
+                config.check()
         self.config, self.final = simulation, final
-        self.config.check()
-        if final is not None:
-            final.check()
-        self.every_n_epochs = every_n_epochs
-        self.compare_prior = compare_prior
+        self.every_n_epochs, self.compare_prior = every_n_epochs, compare_prior
         self.priors: list[PriorResult | None] = []
         self.results: list[FreeEnergyResult] = []
         self._last_end = time.monotonic()
@@ -90,80 +85,33 @@ class FreeEnergyValidation(L.Callback):
             return
         assert isinstance(pl_module, CGForceField)
         self._judge_priors(trainer, pl_module, "test", self.final)
-        self.results = self._compared(trainer, pl_module, "test", self.final, "final")
-        metrics = {
-            f"{_prefix('final', system, result)}/{key}": value
-            for system, result in enumerate(self.results)
-            for key, value in result.metrics.items()
-        }
+        self.results = judged_models(trainer, pl_module, "test", self.final, "final", self.priors)
+        metrics = logged_names("final", self.results) | {"epoch": trainer.current_epoch}
         # The module's own log is closed by now.
         for logger in trainer.loggers:
-            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, trainer.global_step)
-
-    def _judge(self, trainer: L.Trainer, pl_module: L.LightningModule, part: Part) -> None:
-        """Compare, and log."""
-        assert isinstance(pl_module, CGForceField)
-        if not self.priors:
-            self._judge_priors(trainer, pl_module, part, self.config)
-        started = time.monotonic()
-        self.results = self._compared(trainer, pl_module, part, self.config, "free_energy")
-        for system, result in enumerate(self.results):
-            prefix, speed = _prefix("free_energy", system, result), "replica_steps_per_second"
-            pl_module.log_dict(
-                {f"{prefix}/{key}": value for key, value in result.metrics.items()}
-                | {f"{prefix}/{speed}": result.simulation[speed]},
-                prog_bar=False,
-            )
-        now = time.monotonic()
-        pl_module.log("free_energy/seconds", now - started)
-        pl_module.log("free_energy/share_of_time", (now - started) / (now - self._last_end))
-        self._last_end = now
-
-    def _compared(
-        self,
-        trainer: L.Trainer,
-        module: CGForceField,
-        part: Part,
-        config: SimulationConfig,
-        name: str,
-    ) -> list[FreeEnergyResult]:
-        """Simulate every system; write results and figures into the run's folder."""
-        results = []
-        for system, reference in enumerate(module.references):
-            potential = module.potential(system)
-            run = simulate_together(trainer, module, potential, system, config, "model")
-            seed = config.seed or 0
-            judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part, seed)
-            result = free_energy_result(
-                module.system_names[system],
-                reference,
-                judgement,
-                self.priors[system],
-                facts_of(trainer, module, run, config),
-            )
-            results.append(result)
-            if trainer.is_global_zero:
-                suffix = "" if system == 0 else f"-{result.system}"
-                result.save(trainer.default_root_dir, suffix)
-                show_surfaces(trainer, result, suffix, name)
-        return results
+            logger.log_metrics(metrics, trainer.global_step)
 
     def _judge_priors(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        part: Part,
-        config: SimulationConfig,
+        self, trainer: L.Trainer, module: L.LightningModule, part: Part, config: SimulationConfig
     ) -> None:
-        assert isinstance(pl_module, CGForceField)
-        folder: Path = trainer.datamodule.cache_dir  # type: ignore[attr-defined]
-        self.priors = [
-            judged_prior(trainer, pl_module, system, config, folder, part)
-            if self.compare_prior
-            else None
-            for system in range(len(pl_module.references))
-        ]
+        assert isinstance(module, CGForceField)
+        without: list[PriorResult | None] = [None] * len(module.references)
+        self.priors = (
+            judged_priors(trainer, module, part, config) if self.compare_prior else without
+        )
 
-
-def _prefix(name: str, system: int, result: FreeEnergyResult) -> str:
-    return name if system == 0 else f"{name}/{result.system}"
+    def _judge(self, trainer: L.Trainer, module: L.LightningModule, part: Part) -> None:
+        assert isinstance(module, CGForceField)
+        if not self.priors:
+            self._judge_priors(trainer, module, part, self.config)
+        started = time.monotonic()
+        self.results = judged_models(trainer, module, part, self.config, "free_energy", self.priors)
+        now = time.monotonic()
+        module.log_dict(
+            logged_names("free_energy", self.results)
+            | {
+                "free_energy/seconds": now - started,
+                "free_energy/share_of_time": (now - started) / (now - self._last_end),
+            }
+        )
+        self._last_end = now

@@ -1,10 +1,9 @@
-"""LastCheckpoint, to go on from, and BestCheckpoint, to use."""
+"""LastCheckpoint: what a fit goes on from."""
 
 from pathlib import Path
-from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 
 class LastCheckpoint(Checkpoint):
@@ -20,20 +19,3 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the whole state of the training."""
         trainer.save_checkpoint(self._path)
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint for a metric that not every validation measures.
-
-    Examples
-    --------
-    ::
-
-        checkpoint:
-          monitor: free_energy/js
-          save_top_k: 3
-    """
-
-    def _save_topk_checkpoint(self, trainer: Any, monitor_candidates: dict[str, Any]) -> None:
-        if self.monitor is None or self.monitor in monitor_candidates:
-            super()._save_topk_checkpoint(trainer, monitor_candidates)

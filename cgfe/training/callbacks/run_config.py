@@ -1,0 +1,36 @@
+"""RunConfig: what a run was started with, in its own directory."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import SaveConfigCallback
+
+
+class RunConfig(SaveConfigCallback):
+    """Write config.yaml into the run's own directory, and give the loggers the nested config."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Save once, before training starts."""
+        if stage != "fit":
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        config = self.config.clone()
+        # What belongs to this run alone must not follow its config into another.
+        for key in ("ckpt_path", "run_dir", "trainer.default_root_dir", "checkpoint.dirpath"):
+            config[key] = None
+        seeds = ["data.order_seed", "free_energy.simulation.seed"]
+        if config["free_energy.final"] is not None:
+            seeds.append("free_energy.final.seed")
+        for key in seeds:
+            if config[key] == config["seed_everything"]:
+                config[key] = None
+        self.parser.save(config, str(path), skip_none=False, overwrite=True)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(_plain(self.config))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    content = config.clone().as_dict()
+    for key in ("config", "subcommand"):
+        content.pop(key, None)
+    return content

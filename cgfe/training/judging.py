@@ -1,0 +1,82 @@
+"""The models and priors of a training, simulated and judged against sampled frames."""
+
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+
+from cgfe.reference.ensembles import Part
+from cgfe.simulation.evaluation import free_energy_result, judge, with_mean_force_error
+from cgfe.simulation.langevin import SimulationConfig
+from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.training.figures import show_surfaces
+from cgfe.training.mean_forces import mean_force_errors
+from cgfe.training.module import CGForceField
+from cgfe.training.priors import judged_prior
+from cgfe.training.replicas import facts_of, simulate_together
+
+Name = Literal["free_energy", "final"]
+"""What a judgement is logged as: a validation's or a test's, or that of the end of a fit."""
+
+
+def judged_models(
+    trainer: L.Trainer,
+    module: CGForceField,
+    part: Part,
+    config: SimulationConfig,
+    name: Name,
+    priors: list[PriorResult | None],
+) -> list[FreeEnergyResult]:
+    """Simulate the model on every system; write results and figures into the run's folder.
+
+    Parameters
+    ----------
+    trainer, module : Trainer, CGForceField
+    part : str
+        The sampled frames to compare with.
+    config : SimulationConfig
+    name : str
+    priors : list of PriorResult or None
+        What each system's prior alone scores, to be shown beside.
+    """
+    results, errors = [], mean_force_errors(trainer, module, part)
+    for system, reference in enumerate(module.references):
+        run = simulate_together(trainer, module, module.potential(system), system, config, "model")
+        seed = config.seed or 0
+        judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part, seed)
+        result = free_energy_result(
+            module.system_names[system],
+            reference,
+            judgement,
+            priors[system],
+            facts_of(trainer, module, run, config),
+        )
+        if system < len(errors) and (error := errors[system]) is not None:
+            result = with_mean_force_error(result, error.model, error.prior)
+        results.append(result)
+        if trainer.is_global_zero:
+            suffix = "" if system == 0 else f"-{result.system}"
+            result.save(trainer.default_root_dir, suffix)
+            show_surfaces(trainer, result, suffix, name)
+    return results
+
+
+def judged_priors(
+    trainer: L.Trainer, module: CGForceField, part: Part, config: SimulationConfig
+) -> list[PriorResult | None]:
+    """Return what the prior alone scores on every system: what the network must beat."""
+    folder: Path = trainer.datamodule.cache_dir  # type: ignore[attr-defined]
+    return [
+        judged_prior(trainer, module, system, config, folder, part)
+        for system in range(len(module.references))
+    ]
+
+
+def logged_names(name: Name, results: list[FreeEnergyResult]) -> dict[str, float]:
+    """Return metrics and speed under their names: the first system's without its own."""
+    speed = "replica_steps_per_second"
+    return {
+        f"{name if system == 0 else f'{name}/{result.system}'}/{key}": value
+        for system, result in enumerate(results)
+        for key, value in (result.metrics | {speed: result.simulation[speed]}).items()
+    }
