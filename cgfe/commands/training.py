@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from cgfe.commands.lightning_parser import OneSentenceParser
 from cgfe.commands.run_words import refuse_finished, with_run_config
+from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError
 from cgfe.files import make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
@@ -204,7 +205,10 @@ class TrainingCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Check what can be known of the checkpoints before anything is computed."""
+        """Check the frames' forces and the checkpoints' metric before anything is computed."""
+        for term in self.model.loss_config.terms():
+            if term.weight > 0 and "forces" in term.fields:
+                require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
@@ -216,6 +220,8 @@ class TrainingCLI(LightningCLI):
         for callback in trainer.callbacks:
             if isinstance(callback, FreeEnergyValidation):
                 names |= callback.names(data.names)
+            if isinstance(callback, MeanForceValidation):
+                names |= callback.names(data)
         for callback in trainer.callbacks:
             if isinstance(callback, BestCheckpoint):
                 callback.check(names)

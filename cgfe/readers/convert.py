@@ -70,8 +70,11 @@ def import_frames(
         If the source is damaged or inconsistent, its lengths are in another unit, or temperature
         or frame interval are told by neither source nor settings.
     """
-    if settings.stride < 1 or not settings.buffer_megabytes > 0:
-        raise InputError("--stride and --buffer-mb must be positive.")
+    if settings.stride < 1 or not 0 < settings.buffer_megabytes < np.inf:
+        raise InputError(
+            f"--stride {settings.stride} and --buffer-mb {settings.buffer_megabytes:g}: expected "
+            "positive, finite numbers."
+        )
     temperature = _told(source, "temperature_kelvin", "--temperature", settings)
     interval = _told(source, "frame_interval_ps", "--frame-interval", settings)
     mapping, notes = _fit_mapping(source, settings)
@@ -128,8 +131,8 @@ def _told(source: Source, key: str, option: str, settings: ImportSettings) -> fl
         raise InputError(f"{source.name}: does not tell its {name}; give {option}.")
     if by_user is None:
         return float(by_source)
-    if not by_user > 0:
-        raise InputError(f"{option} {by_user:g}: expected a positive number.")
+    if not 0 < by_user < np.inf:
+        raise InputError(f"{option} {by_user:g}: expected a positive, finite number.")
     if by_source is not None and not np.isclose(by_source, by_user, rtol=1e-3):
         raise InputError(f"{source.name}: has {key} {by_source:g}, but {option} says {by_user:g}.")
     return float(by_user)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -141,6 +142,29 @@ def check_frames_shape(name: str, shape: tuple[int, ...], beads: int | None = No
     wanted = "beads" if beads is None else beads
     if len(shape) != 3 or shape[2] != 3 or (beads is not None and shape[1] != beads):
         raise InputError(f"{name}: shape is {shape}, expected (frames, {wanted}, 3).")
+
+
+def check_numbers(name: str, dtype: np.dtype[Any]) -> None:
+    """Raise InputError unless `dtype` is of real numbers."""
+    if dtype.kind not in "fiu":
+        found = "complex numbers" if dtype.kind == "c" else f"no numbers (type {dtype})"
+        raise InputError(f"{name}: holds {found}, expected real numbers.")
+
+
+def hdf5_array(group: h5py.Group, key: str, name: str) -> h5py.Dataset:
+    """Return an array of real numbers.
+
+    Raises
+    ------
+    InputError
+        If it is missing or something else.
+    """
+    thing = group.get(key)
+    if not isinstance(thing, h5py.Dataset) or thing.shape is None:
+        found = "nothing" if thing is None else f"a {type(thing).__name__} of no numbers"
+        raise InputError(f"{name}: {key} is {found}, expected an array of numbers.")
+    check_numbers(f"{name}: {key}", thing.dtype)
+    return thing
 
 
 def check_same_shape(

@@ -122,7 +122,8 @@ def load_topology(path: str | Path) -> mdtraj.Topology:
         return mdtraj.load_topology(str(path))
     except Exception as error:
         # mdtraj's parsers raise whatever a malformed line happens to trigger.
-        raise InputError(f"{path}: not a topology that mdtraj reads ({error}).") from None
+        told = " ".join(str(error).split())
+        raise InputError(f"{path}: not a topology that mdtraj reads ({told}).") from None
 
 
 def _is_alpha_carbon(atom: Any) -> bool:

@@ -11,7 +11,8 @@ from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT
 from cgfe.analysis.weights import StateWeights, Walkers
 from cgfe.array_types import FloatArray, IntArray
-from cgfe.data.frames import FRAMES_AT_ONCE, CGFrames
+from cgfe.data.checks import FRAMES_AT_ONCE
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.geometry import rmsd
 from cgfe.reference.config import ReferenceConfig
