@@ -144,6 +144,7 @@ def test_mean_forces_are_compared_with_in_validation_test_and_report(
     means.save(tmp_path / "means.h5")
     file = f"--data.mean_forces={tmp_path / 'means.h5'}"
     words = ["--trainer.max_epochs=1", "--run_dir=means", file]
+    words.append(f"--data.cache_dir={tmp_path / 'cache'}")
     cgfe(folder, "fit", "--config", "tiny.yaml", *words)
     logged = {key: value for (key, _), value in rows(folder / "means").items()}
     module = CGForceField.load(folder / "means" / "checkpoints" / "last.ckpt")
