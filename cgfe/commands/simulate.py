@@ -99,8 +99,8 @@ def run(words: Sequence[str]) -> None:
         options.ladder,
         options.exchange_interval,
     )
-    starts = reference.starts.deal(options.replicas)
-    trajectories = options.replicas // len(options.ladder)
+    trajectories = -(-options.replicas // len(options.ladder))
+    starts = reference.starts.deal(trajectories * len(options.ladder))
     names = [output]
     if trajectories > 1:
         names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(trajectories)]
