@@ -17,6 +17,8 @@ from cgfe.files import DISK_FULL
 
 LOOK_SECONDS = 20.0
 """A whole file is looked through in milliseconds, on a slow network disk in a second or two."""
+LOOK_BYTES = 2**30
+"""Memory that a child may take more than this process has."""
 LARGEST_RATIO = 1100
 """Deflate makes bytes at most 1,032 times as few; an array that claims more is a damaged one."""
 
@@ -89,6 +91,12 @@ def _fault_of(path: Path) -> str:
             )
         return None
 
+    import resource  # which Windows lacks
+
+    # A damaged size must not take the machine's memory.
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    taken = pages * resource.getpagesize() + LOOK_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (taken, resource.getrlimit(resource.RLIMIT_AS)[1]))
     try:
         with h5py.File(path, "r") as file:
             return look("/", file) or file.visititems(look) or ""

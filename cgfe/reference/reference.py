@@ -23,6 +23,7 @@ from cgfe.files import replacing
 from cgfe.geometry import rmsd
 from cgfe.model.prior import PriorEnergy
 from cgfe.reference.arrays import ARRAYS_VERSION, in_parts, part, read_text, text_array, under
+from cgfe.reference.checks import check_parts
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.ensembles import Ensembles, ensemble_of, from_frames_of_version_1
 from cgfe.reference.fingerprint import fingerprint
@@ -123,6 +124,16 @@ class Reference:
             starts=Starts.fit(training, own, config),
             fingerprint=key or fingerprint(frames, split, config),
         )
+
+    def check(self) -> None:
+        """Check parts that were read, from a checkpoint for example, against each other.
+
+        Raises
+        ------
+        InputError
+            If a shape is wrong, a number is not finite, or an index names no bead.
+        """
+        check_parts(self.system, self.prior, self.projection, self.starts.positions)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as plain arrays, for checkpoints and files."""
