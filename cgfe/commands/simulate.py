@@ -10,7 +10,7 @@ from cgfe.errors import InputError
 EPILOG = """\
 Example:
   cgfe simulate --ckpt_path runs/NAME/checkpoints/last.ckpt --output traj.xtc --steps 100000
-With several replicas each has its own file (traj-000.xtc, ...). The topology is written beside
+With several trajectories each has its own file (traj-000.xtc, ...). The topology is written beside
 them (traj.pdb): mdtraj.load("traj.xtc", top="traj.pdb").
 """
 
@@ -21,6 +21,21 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument("--ckpt_path", required=True, help="checkpoint of cgfe fit")
     parser.add_argument("--output", required=True, help="trajectory: .xtc, .dcd or .h5")
     parser.add_argument("--replicas", type=int, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--ladder",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="FACTOR",
+        help="replica exchange between temperatures of these multiples, as 1 1.4; each such "
+        "ladder of replicas gives one trajectory, at the first (default: none)",
+    )
+    parser.add_argument(
+        "--exchange_interval",
+        type=int,
+        default=50,
+        help="steps between attempts to exchange (default: %(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=100_000, help="default: %(default)s")
     parser.add_argument(
         "--save_interval", type=int, default=250, help="steps per frame (default: %(default)s)"
@@ -42,7 +57,7 @@ def run(words: Sequence[str]) -> None:
     import torch
     from tqdm import tqdm
 
-    from cgfe.files import make_folder, replacing
+    from cgfe.files import check_output, replacing
     from cgfe.kernels.fast_potential import accelerated
     from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig
     from cgfe.simulation.trajectories import TrajectoryWriter
@@ -54,7 +69,15 @@ def run(words: Sequence[str]) -> None:
         save_interval=options.save_interval,
         time_step_ps=options.time_step,
         friction_per_ps=options.friction,
+        ladder=options.ladder,
+        exchange_interval=options.exchange_interval,
     ).check()
+    trajectories = max(1, options.replicas // len(options.ladder))
+    names = [output]
+    if trajectories > 1:
+        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(trajectories)]
+    for name in (*names, output.with_suffix(".pdb")):
+        check_output(name)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
@@ -68,7 +91,6 @@ def run(words: Sequence[str]) -> None:
         )
     number = model.system_names.index(options.system) if options.system else 0
     reference = model.references[number]
-    make_folder(output.parent)
     plain = model.to(device).potential(number)
     system, frames = reference.system, torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
@@ -79,13 +101,15 @@ def run(words: Sequence[str]) -> None:
         options.friction,
         options.seed,
         device,
+        options.ladder,
+        options.exchange_interval,
     )
     starts = reference.starts.deal(options.replicas)
-    names = [output]
-    if options.replicas > 1:
-        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(options.replicas)]
     with ExitStack() as stack:
-        writers = [TrajectoryWriter(stack.enter_context(replacing(name)), system) for name in names]
+        writers = [
+            TrajectoryWriter(stack.enter_context(replacing(name)), system, str(name))
+            for name in names
+        ]
         for writer in writers:
             stack.callback(writer.close)
         bar = stack.enter_context(tqdm(total=options.steps, unit="step", desc="simulating"))
@@ -105,5 +129,11 @@ def run(words: Sequence[str]) -> None:
     print(
         f"simulated: {names[0]}{' ...' if len(names) > 1 else ''} "
         f"({result.replica_steps_per_second:.0f} replica-steps/s, "
-        f"{int(result.blown_up.sum())} of {options.replicas} replicas blew up)"
+        f"{int(result.blown_up.sum())} of {trajectories} blew up"
+        + (f", exchange accepted {_shares(result.acceptance)}" if result.acceptance else "")
+        + ")"
     )
+
+
+def _shares(acceptance: Sequence[float]) -> str:
+    return ", ".join(f"{share:.2f}" for share in acceptance)

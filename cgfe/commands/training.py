@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from cgfe.commands.lightning_parser import OneSentenceParser
+from cgfe.commands.run_words import refuse_finished, with_run_config
 from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError
 from cgfe.files import make_folder
@@ -26,11 +28,12 @@ from cgfe.training.callbacks.mean_force_validation import MeanForceValidation
 from cgfe.training.callbacks.prediction_writer import PredictionWriter
 from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
-from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
+from cgfe.training.checkpoints import Checkpoints, read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.logger import RunLogger
 from cgfe.training.module import CGForceField
-from cgfe.training.runs import RUN_DIR_VARIABLE, last_checkpoint, new_run_dir, run_of
+from cgfe.training.processes import another_ended, end_with_parent
+from cgfe.training.runs import RUN_DIR_VARIABLE, first_process, new_run_dir, run_of
 
 
 def run(words: Sequence[str]) -> None:
@@ -47,8 +50,17 @@ def run(words: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*will set .*num_workers.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_without_tips)
+    if not first_process():
+        end_with_parent()
     try:
         _run(words)
+    except RuntimeError as error:
+        if not another_ended(error):
+            raise
+        raise InputError(
+            "another process of this training has ended, its own words are above; go on with "
+            "cgfe fit --ckpt_path last."
+        ) from None
     except InputError:
         # The folder was made to see whether it can be written; an empty one is of no use.
         with suppress(OSError, KeyError):
@@ -75,7 +87,7 @@ def _run(words: Sequence[str]) -> None:
         parser_kwargs={"parser_mode": "omegaconf+"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        args=_with_run_config(list(words)),
+        args=with_run_config(list(words)),
     )
 
 
@@ -117,6 +129,8 @@ class TrainingCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         # Read before anything is made or computed, and handed on.
         self.checkpoint = read_checkpoint(checkpoint) if checkpoint else None
+        if self.checkpoint is not None and self.subcommand == "fit":
+            refuse_finished(self.checkpoint, checkpoint, config.trainer)
         self.run_dir = self._run_dir(config, checkpoint)
         make_folder(self.run_dir)
         os.environ[RUN_DIR_VARIABLE] = str(self.run_dir)
@@ -134,8 +148,13 @@ class TrainingCLI(LightningCLI):
             if simulation is not None and simulation.seed is None:
                 simulation.seed = seed
         simulated = config.free_energy.every_n_epochs > 0
-        if config.checkpoint.monitor is None:
+        monitor = config.checkpoint.monitor
+        # Configs of runs, too, name the one that is the default where models are simulated.
+        if monitor is None or (monitor == "free_energy/js" and not simulated):
             config.checkpoint.monitor = "free_energy/js" if simulated else "validation/loss"
+        if config.checkpoint.monitor.startswith("train/"):
+            # Of an epoch's mean nothing is known before the epoch's end.
+            config.checkpoint.save_on_train_epoch_end = True
 
     def _run_dir(self, config: Any, checkpoint: str | None) -> Path:
         given = Path(config.run_dir) if config.run_dir else None
@@ -146,7 +165,7 @@ class TrainingCLI(LightningCLI):
         if checkpoint:
             return given or run_of(checkpoint) or new_run_dir(_name(config))
         requeued = given and list(given.glob("hpc_ckpt_*"))
-        if given and (given / "checkpoints").is_dir() and not requeued and _first_process():
+        if given and (given / "checkpoints").is_dir() and not requeued and first_process():
             raise InputError(
                 f"{given} already holds a run; go on with it by --ckpt_path last, "
                 "or choose another --run_dir."
@@ -159,10 +178,10 @@ class TrainingCLI(LightningCLI):
             # SLURM sends SIGTERM at preemption and at the time limit.
             kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
         trainer: Any = super().instantiate_trainer(**kwargs)
-        if self.checkpoint is not None:
-            path = str(self.config[self.subcommand].ckpt_path)
-            trainer.strategy.checkpoint_io = ReadCheckpoints(path, self.checkpoint)
-            self.checkpoint = None
+        path = str(self.config[self.subcommand].ckpt_path)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = Checkpoints(path, self.checkpoint)
+        self.checkpoint = None
         if self.subcommand != "predict":
             trainer.callbacks.append(MeanForceValidation())
         if trainer.fast_dev_run:
@@ -186,10 +205,26 @@ class TrainingCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Refuse frames without forces before anything is made of them."""
+        """Check the frames' forces and the checkpoints' metric before anything is computed."""
         for term in self.model.loss_config.terms():
             if term.weight > 0 and "forces" in term.fields:
                 require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
+        trainer: Any = self.trainer
+        model, data = self.model, self.datamodule
+        assert isinstance(model, CGForceField)
+        if self.config[self.subcommand].trainer.callbacks:
+            return  # they may log anything
+        names = {"epoch", "step"} | {
+            f"{stage}/{name}" for stage in ("train", "validation") for name in model.logged_terms
+        }
+        for callback in trainer.callbacks:
+            if isinstance(callback, FreeEnergyValidation):
+                names |= callback.names(data.names)
+            if isinstance(callback, MeanForceValidation):
+                names |= callback.names(data)
+        for callback in trainer.callbacks:
+            if isinstance(callback, BestCheckpoint):
+                callback.check(names)
 
     def after_fit(self) -> None:
         """Write the report and name it."""
@@ -216,54 +251,10 @@ class TrainingCLI(LightningCLI):
         print(f"results: {self.run_dir}")
 
 
-def _with_run_config(words: list[str]) -> list[str]:
-    """Resolve `--ckpt_path last`, and take the run's own config where none is given."""
-    checkpoint = _option(words, "--ckpt_path")
-    if checkpoint == "last":
-        run_dir = _option(words, "--run_dir")
-        found = str(last_checkpoint(Path(run_dir) if run_dir else None))
-        words = [*_without(words, "--ckpt_path"), "--ckpt_path", found]
-        checkpoint = found
-    if checkpoint and not _option(words, "--config") and not _option(words, "-c"):
-        if not Path(checkpoint).is_file():
-            raise InputError(f"{checkpoint}: no such checkpoint.")
-        run_dir_of = run_of(checkpoint)
-        if run_dir_of is None:
-            raise InputError(
-                f"{checkpoint} lies in no run directory, so its config.yaml must be given "
-                "with --config."
-            )
-        words[1:1] = ["--config", str(run_dir_of / "config.yaml")]
-        # The file names the run's own directory; the command decides anew.
-        if not _option(words, "--run_dir"):
-            words += ["--run_dir=null"]
-    return words
-
-
-def _option(words: list[str], name: str) -> str | None:
-    for index, word in enumerate(words):
-        if word == name and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(name + "="):
-            return word.removeprefix(name + "=")
-    return None
-
-
-def _without(words: list[str], name: str) -> list[str]:
-    """Drop an option with its value."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if not skip and word != name and not word.startswith(name + "="):
-            kept.append(word)
-        skip = word == name
-    return kept
-
-
 def _unused(run_dir: Path) -> Path:
     """Return a directory that no finished run of the same job has taken."""
     taken = (run_dir / "checkpoints").is_dir() and not list(run_dir.glob("hpc_ckpt_*"))
-    if taken and _first_process():
+    if taken and first_process():
         return run_dir.with_name(f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}")
     return run_dir
 
@@ -271,10 +262,6 @@ def _unused(run_dir: Path) -> Path:
 def _name(config: Any) -> str:
     sources = config.get("config") or []
     return Path(str(sources[0])).stem if sources else "run"
-
-
-def _first_process() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def _without_tips(record: logging.LogRecord) -> bool:

@@ -18,7 +18,7 @@ from cgfe.data.beads import alpha_carbon_topology, bead_types_of
 from cgfe.data.checks import check, check_datasets, number_of, residues_of
 from cgfe.data.file_format import FORMAT, FORMAT_VERSION, ROUNDED_VERSION, open_frames
 from cgfe.data.rounded_arrays import STEP, read_rows, write_rounded
-from cgfe.files import replacing
+from cgfe.hdf5 import writing_hdf5
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class CGFrames:
             "source": self.source,
             "residue_names": json.dumps(self.residue_names),
         }
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        with writing_hdf5(path) as file:
             file.attrs.update(attributes)
             for name in (*REQUIRED, *_OPTIONAL):
                 values = getattr(self, name)

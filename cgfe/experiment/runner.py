@@ -20,10 +20,10 @@ from cgfe.experiment.study import (
     Claim,
     SweepStudy,
     clear_unless_resumable,
-    is_finished,
 )
 from cgfe.files import replacing
 from cgfe.report.run import read_metrics
+from cgfe.training.runs import is_finished
 
 LOG = "log.txt"
 RESULTS = "results.csv"

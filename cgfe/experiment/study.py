@@ -6,7 +6,6 @@ its free lock, on any machine that shares the folder.
 """
 
 import fcntl
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -232,16 +231,6 @@ class SweepStudy:
             return
         with replacing(copy) as temporary:
             temporary.write_text(self.sweep.text, encoding="utf-8")
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Return whether a run has ended by itself: `cgfe fit` writes its report last."""
-    report, last = run_dir / "report.html", run_dir / "checkpoints" / "last.ckpt"
-    return (
-        report.is_file()
-        and last.is_file()
-        and os.stat(report).st_mtime_ns >= os.stat(last).st_mtime_ns
-    )
 
 
 def clear_unless_resumable(run_dir: Path) -> Path | None:

@@ -232,11 +232,16 @@ class CGSchNet(nn.Module):
         """Return the energies (G,), kcal/mol, and forces (A, 3), kcal/mol/Å, of a batch.
 
         In training mode both can be differentiated again; otherwise they are detached. Works
-        under `torch.no_grad`. Batch and errors are those of `forward`.
+        under `torch.no_grad` and `torch.inference_mode` too. Batch and errors are those of
+        `forward`.
         """
         types = bead_types_of(batch)
-        with torch.enable_grad():
-            positions = batch.pos.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            # Of tensors made in inference mode, as a Trainer's validation makes them, autograd
+            # keeps none; their clones made here are normal ones.
+            types = types.clone() if types.is_inference() else types
+            positions = batch.pos.clone() if batch.pos.is_inference() else batch.pos.detach()
+            positions.requires_grad_()
             energy = self.energy(positions.view(-1, len(types), 3), types)
             (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=self.training)
             if not self.training:

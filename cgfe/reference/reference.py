@@ -4,6 +4,7 @@ Its parts are fitted one after the other, each by its own function; a checkpoint
 and a network needs no frames file to be simulated and judged.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,9 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.free_energy import TICGrid
@@ -21,6 +24,7 @@ from cgfe.data.splits import Split
 from cgfe.errors import InputError
 from cgfe.files import replacing
 from cgfe.geometry import rmsd
+from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy
 from cgfe.reference.arrays import ARRAYS_VERSION, in_parts, part, read_text, text_array, under
 from cgfe.reference.checks import check_parts
@@ -134,6 +138,21 @@ class Reference:
             If a shape is wrong, a number is not finite, or an index names no bead.
         """
         check_parts(self.system, self.prior, self.projection, self.starts.positions)
+
+    def potential(self, network: nn.Module | None = None) -> Potential:
+        """Return the prior, plus a network if one is given, as a potential of this system.
+
+        The prior is a copy on the CPU: what moves the potential to a device moves its parts too,
+        and the reference stays where it is.
+
+        Parameters
+        ----------
+        network : module, optional
+            See `Potential`.
+        """
+        with torch.inference_mode(False):  # of tensors made in that mode, autograd keeps none
+            prior = copy.deepcopy(self.prior)
+        return Potential(prior, network, torch.from_numpy(self.system.bead_types))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as plain arrays, for checkpoints and files."""

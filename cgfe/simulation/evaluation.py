@@ -80,7 +80,7 @@ def simulate(
 ) -> SimulationResult:
     """Run this process's share of the replicas, started evenly over TIC space.
 
-    Every process gets equally many replicas (rounded up), with its own random stream.
+    Every process gets equally many ladders (rounded up), with its own random stream.
     """
     frames = torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
@@ -91,9 +91,13 @@ def simulate(
         config.friction_per_ps,
         (config.seed or 0) * 10_007 + rank,
         device,
+        config.ladder,
+        config.exchange_interval,
     )
-    starts = torch.from_numpy(reference.starts.deal(config.replicas, rank, world_size))
-    return simulation.run(starts, config.steps, config.save_interval, progress)
+    length = len(config.ladder)
+    ladders = -(-config.replicas // (length * world_size))
+    starts = reference.starts.deal(ladders * length * world_size, rank, world_size)
+    return simulation.run(torch.from_numpy(starts), config.steps, config.save_interval, progress)
 
 
 def judge(

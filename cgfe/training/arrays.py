@@ -16,7 +16,6 @@ from cgfe.data.frames import CGFrames
 from cgfe.data.mapped_arrays import Layout, array_path, mapped_arrays, write_arrays
 from cgfe.data.rounded_arrays import read_rows
 from cgfe.kernels.fast_potential import accelerated
-from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference
 from cgfe.training.batches import SystemTensors
 
@@ -130,8 +129,7 @@ def _computed(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield what is derived from the frames, some of them at a time."""
     known = np.full((len(frames), 2), np.nan) if tics is None else tics
-    plain = Potential(reference.prior, None, torch.from_numpy(reference.system.bead_types))
-    prior = accelerated(plain, torch.from_numpy(reference.starts.positions))
+    prior = accelerated(reference.potential(), torch.from_numpy(reference.starts.positions))
     weights = frames.weights if frames.weights is not None else np.ones(len(frames))
     for start in range(0, len(frames), FRAMES_AT_ONCE):
         piece = slice(start, start + FRAMES_AT_ONCE)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from cgfe.errors import InputError
+
 
 @dataclass(frozen=True)
 class SystemTensors:
@@ -96,10 +98,17 @@ class FrameLoader:
     shuffle : bool
     seed : int
     rank, world_size : int
-        This process takes every `world_size`-th batch; all take equally many when shuffling.
+        This process takes every `world_size`-th batch; all take equally many. Batches that are
+        left over are dropped when shuffling; else those of each system are made smaller, so that
+        every frame is served and every process meets every system.
     progress : callable, optional
         Returns the number of batches that training has consumed so far, and the number that it
         takes in an epoch, if it takes fewer than there are.
+
+    Raises
+    ------
+    InputError
+        If there are too few frames for every process to get a batch.
     """
 
     def __init__(
@@ -121,11 +130,25 @@ class FrameLoader:
         self.rank = rank
         self.world_size = world_size
         self.progress = progress
+        there = [sum(self._counts())] if shuffle else [len(own) for own in frames if len(own)]
+        if min(there) < world_size:
+            raise InputError(
+                f"data: {world_size} processes share {min(there)} "
+                f"{'batches' if shuffle else 'frames of a system'}, expected one each at least."
+            )
 
     def __len__(self) -> int:
-        total = sum(-(-len(frames) // self.batch_size) for frames in self.frames)
-        # Unequal counts would leave a rank waiting for a gradient that never comes.
-        return total // self.world_size if self.shuffle else -(-total // self.world_size)
+        return sum(self._counts()) // self.world_size
+
+    def _counts(self) -> list[int]:
+        """Return the number of batches of each system.
+
+        Unequal numbers would leave a process waiting for another's gradient, buffers or metrics.
+        """
+        counts = [-(-len(frames) // self.batch_size) for frames in self.frames]
+        if self.shuffle:
+            return counts
+        return [-(-count // self.world_size) * self.world_size for count in counts]
 
     def __iter__(self) -> Iterator[Batch]:
         served, most = self.progress() if self.progress else (0, len(self))
@@ -141,10 +164,14 @@ class FrameLoader:
     def _order(self, epoch: int) -> list[tuple[int, Tensor]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         batches = []
-        for system, frames in enumerate(self.frames):
+        for system, count in enumerate(self._counts()):
+            frames = self.frames[system]
             if self.shuffle:
                 frames = self.systems[system].mixed(frames, self.batch_size, generator)
-            batches += [(system, part) for part in frames.split(self.batch_size)]
+            parts = frames.split(self.batch_size)
+            if count > len(parts):
+                parts = frames.tensor_split(count)
+            batches += [(system, part) for part in parts if len(part)]
         if self.shuffle:
             order = torch.randperm(len(batches), generator=generator)
             if any(system.in_sequence for system in self.systems):

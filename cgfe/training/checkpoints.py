@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cgfe.errors import InputError
+from cgfe.files import replacing
 from cgfe.reference.reference import Reference
 
 CHECKPOINT_KEY = "cgfe"
@@ -67,18 +68,35 @@ def state_of_loss(checkpoint: dict[str, Any]) -> set[str]:
     return {name for name in state if name.startswith("loss.")}
 
 
-class ReadCheckpoints(TorchCheckpointIO):
-    """Hands Lightning a checkpoint that was read to check it before anything else was done.
+class Checkpoints(TorchCheckpointIO):
+    """Lightning's reading and writing of checkpoints: each read once, each written whole.
 
     Parameters
     ----------
-    path : str
-    content : dict
-        Handed out once, since Lightning changes it.
+    path : str, optional
+    content : dict, optional
+        Of a checkpoint that was read to check it before anything else was done. Handed out once,
+        since Lightning changes it.
     """
 
-    def __init__(self, path: str, content: dict[str, Any]) -> None:
-        self._read = {path: content}
+    def __init__(self, path: str = "", content: dict[str, Any] | None = None) -> None:
+        self._read = {} if content is None else {path: content}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint beside `path`, then rename it: a kill leaves the one before whole.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written, to a full disk for example.
+        """
+        try:
+            with replacing(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{path}: the checkpoint cannot be written ({error}).") from None
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the checkpoint, from the file if it was not read before."""

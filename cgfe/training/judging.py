@@ -18,6 +18,13 @@ from cgfe.training.replicas import facts_of, simulate_together
 Name = Literal["free_energy", "final"]
 """What a judgement is logged as: a validation's or a test's, or that of the end of a fit."""
 
+METRICS = (
+    *("js", "kl_reference_model", "mse_kt2", "w1_tic1", "w1_tic2", "delta_f_kt"),
+    *("coverage", "outside", "blown_up", "split_half_js"),
+)
+"""The figures of every judgement."""
+SPEED = "replica_steps_per_second"
+
 
 def judged_models(
     trainer: L.Trainer,
@@ -74,9 +81,8 @@ def judged_priors(
 
 def logged_names(name: Name, results: list[FreeEnergyResult]) -> dict[str, float]:
     """Return metrics and speed under their names: the first system's without its own."""
-    speed = "replica_steps_per_second"
     return {
         f"{name if system == 0 else f'{name}/{result.system}'}/{key}": value
         for system, result in enumerate(results)
-        for key, value in (result.metrics | {speed: result.simulation[speed]}).items()
+        for key, value in (result.metrics | {SPEED: result.simulation[SPEED]}).items()
     }

@@ -106,6 +106,4 @@ def _error(
             None if frames.weights is None else frames.weights[rows],
         )
 
-    bead_types = torch.from_numpy(reference.system.bead_types)
-    prior = Potential(reference.prior, None, bead_types)
-    return MeanForceError(compared(module.potential(system)), compared(prior))
+    return MeanForceError(compared(module.potential(system)), compared(reference.potential()))

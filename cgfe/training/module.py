@@ -89,6 +89,7 @@ class CGForceField(L.LightningModule):
         # Of the filters' grid; None: not chosen yet, or filters are not interpolated.
         self.intervals: int | None = None
         self._grid_chosen = False
+        self._length: int | None = None  # of a cosine schedule, in epochs
 
     def setup(self, stage: str) -> None:
         """Take over the references from the data module."""
@@ -107,11 +108,14 @@ class CGForceField(L.LightningModule):
         self.loss.check(names, references)
         self.references, self.system_names = list(references), list(names)
 
+    @property
+    def logged_terms(self) -> list[str]:
+        """What is logged of the loss, behind `train/`, `validation/`, `test/`."""
+        return ["loss", *(term.log_name for term in self.loss_config.terms())]
+
     def potential(self, system: int = 0) -> Potential:
         """Return prior + network of one system, on this module's device."""
-        reference = self.references[system]
-        bead_types = torch.from_numpy(reference.system.bead_types)
-        return Potential(reference.prior, self.network, bead_types).to(self.device)
+        return self.references[system].potential(self.network).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
         """In a fit, see whether the grid still holds for the network as it is now."""
@@ -206,7 +210,27 @@ class CGForceField(L.LightningModule):
         optimizer = self.make_optimizer(parameters)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        scheduler = self.make_scheduler(optimizer)
+        self._length = getattr(scheduler, "T_max", None)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_train_start(self) -> None:
+        """See to it that a cosine schedule ends where it is told to.
+
+        A resumed run's would end where the checkpoint's did, and the learning rate climb again in
+        epochs that are added.
+        """
+        if self._length is None:
+            return
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.T_max = self._length  # type: ignore[union-attr]
+        epochs = self.trainer.max_epochs
+        if epochs is not None and epochs > self._length:
+            rank_zero_warn(
+                f"The learning rate climbs again after epoch {self._length} of {epochs}: "
+                "model.scheduler.init_args.T_max is smaller than trainer.max_epochs; "
+                "T_max: ${trainer.max_epochs} follows it."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add network sizes and references, as plain values and tensors."""

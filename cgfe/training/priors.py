@@ -10,12 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_debug
 
 from cgfe import __version__
 from cgfe.errors import InputError
-from cgfe.model.potential import Potential
 from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import judge
@@ -55,8 +53,7 @@ def judged_prior(
     if known is not None:
         rank_zero_debug(f"The prior alone was simulated before: {path}.")
         return known
-    bead_types = torch.from_numpy(reference.system.bead_types)
-    potential = Potential(reference.prior, None, bead_types).to(module.device)
+    potential = reference.potential().to(module.device)
     run = simulate_together(trainer, module, potential, system, config, "prior alone")
     judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part)
     found = PriorResult(judgement.metrics, judgement.density)

@@ -24,7 +24,7 @@ def new_run_dir(name: str) -> Path:
     Under SLURM or a W&B sweep it follows the job's or run's id, so that a requeued job finds its
     own files; the other processes of a DDP run get it from their parent's environment.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0 and RUN_DIR_VARIABLE in os.environ:
+    if not first_process() and RUN_DIR_VARIABLE in os.environ:
         return Path(os.environ[RUN_DIR_VARIABLE])
     if "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ:
         return RUNS / f"sweep-{os.environ['WANDB_SWEEP_ID']}" / os.environ["WANDB_RUN_ID"]
@@ -36,19 +36,61 @@ def new_run_dir(name: str) -> Path:
 
 
 def last_checkpoint(run_dir: Path | None = None) -> Path:
-    """Return last.ckpt of a run, by default of the newest run that has one.
+    """Return last.ckpt of a run, by default of the newest one.
 
     Raises
     ------
     InputError
-        If there is none.
+        If it has none: an older run is not what was meant.
     """
-    folders = [run_dir] if run_dir else [p.parent.parent for p in RUNS.rglob("last.ckpt")]
-    paths = [folder / "checkpoints" / "last.ckpt" for folder in folders]
-    paths = sorted((p for p in paths if p.is_file()), key=lambda p: p.stat().st_mtime)
-    if not paths:
-        raise InputError(f"{run_dir or RUNS}: no last.ckpt to go on from.")
-    return paths[-1]
+    if run_dir is not None:
+        if not _last_of(run_dir).is_file():
+            raise InputError(f"{run_dir}: no last.ckpt to go on from.")
+        return _last_of(run_dir)
+    folders = sorted(
+        (path.parent for path in RUNS.rglob("config.yaml") if _is_of_a_fit(path)),
+        key=_last_written,
+        reverse=True,
+    )
+    with_one = [folder for folder in folders if _last_of(folder).is_file()]
+    if not with_one:
+        raise InputError(f"{RUNS}: no last.ckpt to go on from.")
+    if with_one[0] != folders[0]:
+        raise InputError(
+            f"{folders[0]}, the newest run, has no last.ckpt yet; start it again, or name the "
+            f"run to go on with, such as --run_dir {with_one[0]}."
+        )
+    return _last_of(with_one[0])
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Return whether a run has ended by itself: `cgfe fit` writes its report last."""
+    report, last = run_dir / "report.html", _last_of(run_dir)
+    return (
+        report.is_file()
+        and last.is_file()
+        and os.stat(report).st_mtime_ns >= os.stat(last).st_mtime_ns
+    )
+
+
+def first_process() -> bool:
+    """Return whether this is the first process of the training on this machine."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def _last_of(run_dir: Path) -> Path:
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+def _is_of_a_fit(config: Path) -> bool:
+    # `cgfe reference` keeps a config.yaml in its folders too.
+    with config.open(encoding="utf-8", errors="replace") as file:
+        return any(line.startswith("trainer:") for line in file)
+
+
+def _last_written(run_dir: Path) -> float:
+    files = (run_dir / "config.yaml", _last_of(run_dir))
+    return max(file.stat().st_mtime for file in files if file.exists())
 
 
 def run_of(checkpoint: str | Path) -> Path | None:

@@ -197,7 +197,7 @@ def noise_of(replicas: int, beads: int, steps: int, seed: int = 1) -> np.ndarray
     """Return the kernel's noise (steps, replicas, beads, 3): velocities that friction stops."""
     kernel = free_of(beads)
     state = state_of(kernel, torch.zeros(replicas, beads, 3))
-    scales = torch.zeros(beads, 3), torch.ones(beads, 3)
+    scales = torch.zeros(beads, 3), torch.ones(beads, 3), torch.ones(replicas)
     noise = []
     for step in range(steps):
         kernel.advance(Dynamics(seed=seed, first_step=step, steps=1), scales, state)
@@ -270,6 +270,7 @@ def test_threads_and_cuts_do_not_change_a_bit(beads, monkeypatch):
     start = chains(replicas, beads, 0)
     kernel = native_of(potential_of(7, beads, num_layers=3), start)
     kick, noise_scale = torch.full((beads, 3), 0.008), torch.full((beads, 3), 0.3)
+    heat = torch.linspace(1, 2, replicas)
 
     def run(threads: int, cuts: list[int], chosen: slice = slice(None)) -> list[Tensor]:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -279,7 +280,7 @@ def test_threads_and_cuts_do_not_change_a_bit(beads, monkeypatch):
             dynamics = Dynamics(
                 half_step=0.002, damping=0.9, seed=3, first_step=done + 2**32 - 4, steps=steps
             )
-            kernel.advance(dynamics, (kick, noise_scale), state)
+            kernel.advance(dynamics, (kick, noise_scale, heat[chosen]), state)
             done += steps
         return list(state)
 
@@ -301,15 +302,16 @@ def test_a_step_is_baoab():
     start = chains(5, beads, 1)
     kernel = native_of(potential_of(8, beads), start)
     kick, noise_scale = torch.rand(beads, 3) * 0.01, torch.rand(beads, 3)
+    heat = torch.rand(5) + 1
     state = state_of(kernel, start)
     state[1].normal_()
     x, v, _, f = (tensor.clone() for tensor in state)
     noise = torch.from_numpy(noise_of(5, beads, 1)[0]).float()
     dynamics = Dynamics(half_step=half, damping=damping, seed=1, steps=1)
-    kernel.advance(dynamics, (kick, noise_scale), state)
+    kernel.advance(dynamics, (kick, noise_scale, heat), state)
     v = v + f * kick
     x = x + half * v
-    v = damping * v + noise * noise_scale
+    v = damping * v + noise * noise_scale * heat[:, None, None]
     x = x + half * v
     v = v + kernel.energy_and_forces(x)[1] * kick
     assert torch.allclose(state[0], x, rtol=1e-6, atol=1e-6)

@@ -17,7 +17,7 @@ import torch
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
-from cgfe.training.checkpoints import ReadCheckpoints, read_checkpoint
+from cgfe.training.checkpoints import Checkpoints, read_checkpoint
 from cgfe.training.module import CGForceField
 
 SIZES = """
@@ -144,6 +144,7 @@ def test_mean_forces_are_compared_with_in_validation_test_and_report(
     means.save(tmp_path / "means.h5")
     file = f"--data.mean_forces={tmp_path / 'means.h5'}"
     words = ["--trainer.max_epochs=1", "--run_dir=means", file]
+    words.append(f"--data.cache_dir={tmp_path / 'cache'}")
     cgfe(folder, "fit", "--config", "tiny.yaml", *words)
     logged = {key: value for (key, _), value in rows(folder / "means").items()}
     module = CGForceField.load(folder / "means" / "checkpoints" / "last.ckpt")
@@ -369,7 +370,7 @@ def test_a_checkpoint_that_was_read_is_handed_on_once(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "a.ckpt")
     path = str(tmp_path / "a.ckpt")
     content = read_checkpoint(path)
-    known = ReadCheckpoints(path, content)
+    known = Checkpoints(path, content)
     assert known.load_checkpoint(path, weights_only=True) is content
     assert known.load_checkpoint(path) == content
     assert known.load_checkpoint(path) is not content

@@ -7,8 +7,10 @@ import lightning as L
 from cgfe.reference.ensembles import Part
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
-from cgfe.training.judging import judged_models, judged_priors, logged_names
+from cgfe.training.judging import METRICS, SPEED, judged_models, judged_priors, logged_names
 from cgfe.training.module import CGForceField
+
+COST = ("free_energy/seconds", "free_energy/share_of_time")
 
 
 class FreeEnergyValidation(L.Callback):
@@ -56,7 +58,15 @@ class FreeEnergyValidation(L.Callback):
         self.every_n_epochs, self.compare_prior = every_n_epochs, compare_prior
         self.priors: list[PriorResult | None] = []
         self.results: list[FreeEnergyResult] = []
+        self.judged_step: int | None = None  # of the training, at the last simulation
         self._last_end = time.monotonic()
+
+    def names(self, systems: list[str]) -> set[str]:
+        """Return all that is logged at a validation of these systems."""
+        if self.every_n_epochs == 0:
+            return set()
+        folders = ["free_energy", *(f"free_energy/{name}" for name in systems[1:])]
+        return {*COST, *(f"{folder}/{key}" for folder in folders for key in (*METRICS, SPEED))}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate the priors alone: what the network must beat."""
@@ -106,12 +116,10 @@ class FreeEnergyValidation(L.Callback):
             self._judge_priors(trainer, module, part, self.config)
         started = time.monotonic()
         self.results = judged_models(trainer, module, part, self.config, "free_energy", self.priors)
+        self.judged_step = trainer.global_step
         now = time.monotonic()
+        cost = (now - started, (now - started) / (now - self._last_end))
         module.log_dict(
-            logged_names("free_energy", self.results)
-            | {
-                "free_energy/seconds": now - started,
-                "free_energy/share_of_time": (now - started) / (now - self._last_end),
-            }
+            logged_names("free_energy", self.results) | dict(zip(COST, cost, strict=True))
         )
         self._last_end = now

@@ -3,6 +3,7 @@
 import lightning as L
 
 from cgfe.reference.ensembles import Part
+from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.mean_forces import mean_force_errors
 from cgfe.training.module import CGForceField
 
@@ -14,6 +15,13 @@ class MeanForceValidation(L.Callback):
     first system and `validation/<system>/...` for further ones. A perfect model has 0, unlike
     `force_mse`, of which the most is the noise of instantaneous forces.
     """
+
+    def names(self, data: CGFramesDataModule) -> set[str]:
+        """Return what may be logged at a validation, if there are mean forces."""
+        if not data.mean_force_paths:
+            return set()
+        folders = ["validation", *(f"validation/{name}" for name in data.names[1:])]
+        return {f"{folder}/mean_force_mse" for folder in folders}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare with the configurations held out for validation."""

@@ -1,9 +1,12 @@
 """RunConfig: what a run was started with, in its own directory."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import SaveConfigCallback
+
+LENGTH = "model.scheduler.init_args.T_max"
 
 
 class RunConfig(SaveConfigCallback):
@@ -25,6 +28,12 @@ class RunConfig(SaveConfigCallback):
             if config[key] == config["seed_everything"]:
                 config[key] = None
         self.parser.save(config, str(path), skip_none=False, overwrite=True)
+        epochs = config["trainer.max_epochs"]
+        if epochs is not None and config.get(LENGTH) == epochs:
+            # The schedule's end follows the number of epochs, in a run of more of them too. As
+            # text, since jsonargparse resolves what refers to another key.
+            line = re.compile(rf"^( +{LENGTH.rpartition('.')[2]}:) {epochs}$", re.MULTILINE)
+            path.write_text(line.sub(r"\1 ${trainer.max_epochs}", path.read_text()))
         for logger in trainer.loggers:
             logger.log_hyperparams(_plain(self.config))
 
