@@ -56,13 +56,13 @@ def check_output(path: str | Path) -> Path:
         If `path` is a folder, its name is too long, or its folder cannot be made or written to.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected the name of a file to write.")
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise InputError(
             f"{path.name[:40]}...: the name has {len(os.fsencode(path.name))} bytes, expected "
             f"{LONGEST_NAME} at most."
         )
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file to write.")
     make_folder(path.parent)
     return path
 

@@ -72,10 +72,12 @@ def run(words: Sequence[str]) -> None:
     if any(path.resolve() == output.resolve() for path in sources):
         raise InputError(f"--output {output}: is the source itself.")
 
+    from cgfe.files import check_output
     from cgfe.readers import open_source
     from cgfe.readers.convert import ImportSettings, import_frames
     from cgfe.readers.source import ReaderOptions
 
+    check_output(output)
     reader_options = ReaderOptions(
         topology=options.topology,
         forces=tuple(options.forces),

@@ -23,6 +23,7 @@ from mdtraj.formats import TRRTrajectoryFile
 from cgfe.array_types import RealArray
 from cgfe.children import CAN_FORK, in_child
 from cgfe.errors import InputError
+from cgfe.files import ascii_path
 from cgfe.hdf5 import open_hdf5
 from cgfe.readers import openmm_h5
 from cgfe.readers.arrays import npy_array, npy_rows
@@ -131,11 +132,11 @@ def _first_frames(path: Path, topology: Any, protein: ProteinTopology) -> Any:
 
 def _pieces(path: Path, topology: Any, protein: ProteinTopology, frames: int) -> Iterator[Any]:
     given = {} if path.name.lower().endswith((".pdb", ".pdb.gz")) else {"top": topology}
-    pieces = mdtraj.iterload(
-        str(path), chunk=frames, atom_indices=protein.selection.tolist(), **given
-    )
     try:
-        yield from pieces
+        with ascii_path(path) as named:
+            yield from mdtraj.iterload(
+                str(named), chunk=frames, atom_indices=protein.selection.tolist(), **given
+            )
     except Exception as error:
         # Each format's parser has its own exceptions.
         raise InputError(
@@ -164,7 +165,7 @@ def _force_files(paths: list[Path], options: ReaderOptions) -> list[Path | None]
 
 def _forces_of(path: Path) -> Path | None:
     if path.suffix.lower() == ".trr":
-        with TRRTrajectoryFile(str(path)) as file:
+        with ascii_path(path) as named, TRRTrajectoryFile(str(named)) as file:
             try:
                 file._read(1, None, False, True)
                 return path
@@ -235,7 +236,7 @@ def _force_chunks(
     if path.suffix == ".trr":
         factor = force_factor(unit or "kJ/mol/nm")
         try:
-            with TRRTrajectoryFile(str(path)) as file:
+            with ascii_path(path) as named, TRRTrajectoryFile(str(named)) as file:
                 atoms = protein.selection
                 while len(forces := file._read(frames, atoms, False, True)[-1]):
                     yield forces * factor
