@@ -200,7 +200,7 @@ def _check_meaning(frames: Any) -> None:
     weights = frames.weights
     if weights is not None and ((weights < 0).any() or not 0 < weights.sum() < np.inf):
         raise InputError(f"{name}: weights are negative, all zero or too large to be summed.")
-    for key in ("temperature_kelvin", "frame_interval_ps"):
+    for key in ("temperature_kelvin", "frame_interval_ps", "folded_rmsd"):
         if not 0 < getattr(frames, key) <= LARGEST:
             raise InputError(f"{name}: {key} is {getattr(frames, key)}, expected a positive value.")
     twice = np.intersect1d(frames.validation_trajectories, frames.test_trajectories)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.array_types import RealArray
 from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
@@ -16,7 +17,10 @@ from cgfe.data.frames import CGFrames
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.readers.source import Atoms, Chunk, Source, check_frames_shape
+from cgfe.readers.force_size import ForceSize
+from cgfe.readers.native import native_of_file, weights_of_file
+from cgfe.readers.source import KCAL, Atoms, Chunk, Source, check_frames_shape
+from cgfe.readers.units import FORCE_UNITS, force_factor
 
 MEGABYTE = 2**20
 COPIES_PER_VALUE = 64
@@ -26,6 +30,8 @@ COPIES_WHEN_FITTED = 12
 """The same for forces that the map is fitted to: float32 as read, float64 summed by group."""
 MAP_FRAMES = 2000
 MAP_TRAJECTORIES = 40
+SIZE_FRAMES = 400
+"""That the thermal size of forces is measured on."""
 OTHER_MASS = 110.0
 CARBON_ALPHA_DISTANCE = (2.5, 5.0)
 """Å; neighbours are 3.8 Å apart (2.9 Å at a cis bond)."""
@@ -43,6 +49,12 @@ class ImportSettings:
     """None: optimal; only for all-atom sources"""
     stride: int = 1
     buffer_megabytes: float = 64.0
+    native: str | None = None
+    """Structure file, or the number of a frame of the source, from 0"""
+    folded_rmsd: float = FOLDED_RMSD
+    """Å; up to this RMSD to the native structure a frame is folded"""
+    weights: str | None = None
+    """File with one weight a frame of the source"""
     origin: str = "cgfe import"
 
 
@@ -77,7 +89,10 @@ def import_frames(
         )
     temperature = _told(source, "temperature_kelvin", "--temperature", settings)
     interval = _told(source, "frame_interval_ps", "--frame-interval", settings)
+    weights = None if settings.weights is None else weights_of_file(settings.weights)
     mapping, notes = _fit_mapping(source, settings)
+    native = _native(source, mapping, settings)
+    factor, told = _force_factor(source, mapping, temperature, settings)
     names, masses = source.beads.residue_names, source.beads.masses
     if masses is None:
         masses = np.array([RESIDUE_MASSES.get(name, OTHER_MASS) for name in names])
@@ -89,13 +104,13 @@ def import_frames(
         writing_frames(output) as writer,
         tqdm(total=source.frame_count, unit="frame", desc="importing", disable=not progress) as bar,
     ):
-        for number, start, read, chunk in _chunks(source, interval, settings):
+        for number, start, read, chunk in _chunks(source, interval, settings, weights):
             beads = _beads(chunk, source, mapping, number)
             first = writer.frames
             if len(beads.positions):
                 frames = CGFrames(
                     positions=beads.positions.astype(np.float32),
-                    forces=_single(beads.forces),
+                    forces=_single(beads.forces, factor),
                     all_atom_energies=_double(beads.energies),
                     trajectory_index=_index(beads, number),
                     residue_names=names,
@@ -104,13 +119,15 @@ def import_frames(
                     temperature_kelvin=temperature,
                     frame_interval_ps=interval * settings.stride,
                     force_mapping=force_mapping,
+                    native_positions=native,
+                    folded_rmsd=settings.folded_rmsd,
                     force_field=source.force_field,
                     source=settings.origin,
                     name=f"{source.name}, trajectory {number}, frames from {start}",
                 )
                 if first == 0:
                     _check_distances(frames)
-                writer.append(frames, _double(beads.weights), _single(beads.delta_forces))
+                writer.append(frames, _double(beads.weights), _single(beads.delta_forces, factor))
             bar.update(read)
     return Imported(
         Path(output),
@@ -119,7 +136,7 @@ def import_frames(
         writer.beads,
         writer.frame_interval_ps,
         force_mapping,
-        (*source.notes, *notes),
+        (*source.notes, *notes, *told),
     )
 
 
@@ -194,15 +211,21 @@ def _rows(source: Source, settings: ImportSettings) -> int:
 
 
 def _chunks(
-    source: Source, interval: float, settings: ImportSettings
+    source: Source,
+    interval: float,
+    settings: ImportSettings,
+    weights: NDArray[np.float64] | None,
 ) -> Iterator[tuple[int, int, int, Chunk]]:
     """Yield trajectory, its frame to begin with, frames read, and those kept of them."""
-    rows = _rows(source, settings)
+    rows, done = _rows(source, settings), 0
     for number, read in enumerate(source.trajectories):
         start, last_time = 0, None
         for chunk in read(rows):
             if chunk.times_ps is not None:
                 last_time = _check_times(source, number, chunk.times_ps, last_time, interval)
+            if weights is not None:
+                chunk = _weighted(chunk, weights[done : done + len(chunk.positions)], source)
+            done += len(chunk.positions)
             skip = -start % settings.stride
             yield (
                 number,
@@ -211,6 +234,96 @@ def _chunks(
                 chunk.select(slice(skip, None, settings.stride)),
             )
             start += len(chunk.positions)
+    if weights is not None and done < len(weights):
+        raise InputError(f"--weights: {len(weights)} numbers, but {source.name} has {done} frames.")
+
+
+def _weighted(chunk: Chunk, weights: NDArray[np.float64], source: Source) -> Chunk:
+    if chunk.weights is not None:
+        raise InputError(f"{source.name}: has weights of its own; leave --weights out.")
+    if len(weights) < len(chunk.positions):
+        raise InputError(f"--weights: fewer numbers than {source.name} has frames.")
+    return replace(chunk, weights=weights)
+
+
+def _native(
+    source: Source, mapping: CarbonAlphaMapping | None, settings: ImportSettings
+) -> NDArray[np.float64] | None:
+    """Return the native structure (N, 3) in Å, its mean at 0, of a file or a frame."""
+    if not 0 < settings.folded_rmsd < np.inf:
+        raise InputError(f"--folded-rmsd {settings.folded_rmsd:g}: expected a positive length.")
+    wanted = settings.native
+    if wanted is None:
+        return None
+    if wanted.isdecimal():
+        number = int(wanted)
+        chunk = _frame(source, number, settings)
+        positions = _beads(chunk, source, mapping, 0).positions[0].astype(np.float64)
+    else:
+        positions = native_of_file(wanted, source.beads.residue_names)
+    return positions - positions.mean(axis=0)
+
+
+def _frame(source: Source, number: int, settings: ImportSettings) -> Chunk:
+    """Return one frame, counted from 0 over all trajectories."""
+    done = 0
+    for read in source.trajectories:
+        for chunk in read(_rows(source, settings)):
+            if number < done + len(chunk.positions):
+                return chunk.select(slice(number - done, number - done + 1))
+            done += len(chunk.positions)
+    raise InputError(f"--native {number}: {source.name} has {done} frames, counted from 0.")
+
+
+def _force_factor(
+    source: Source,
+    mapping: CarbonAlphaMapping | None,
+    temperature: float,
+    settings: ImportSettings,
+) -> tuple[float, tuple[str, ...]]:
+    """Return what forces are multiplied by, and a note if their size alone told it.
+
+    Raises
+    ------
+    InputError
+        If neither the user nor the format nor the size of the forces tells their unit.
+    """
+    if source.force_unit is not None:
+        return force_factor(source.force_unit), ()
+    size = None
+    if source.has_forces and len(source.beads.bonds):
+        size = _force_size(source, mapping, temperature, settings)
+        for unit in FORCE_UNITS:
+            if size.tells(force_factor(unit)):
+                note = f"forces are in {unit}: their thermal size along the bonds tells."
+                return force_factor(unit), (note,) if unit != source.documented_unit else ()
+    if source.documented_unit is None and source.has_forces:
+        found = "no bonds" if size is None else f"{size.value:.3g} ± {size.standard_error:.2g} kT"
+        raise InputError(
+            f"{source.name}: the size of the forces along the bonds does not tell their unit "
+            f"({found}, expected 1 in kcal/mol/angstrom or 41.84 in kJ/mol/nm); give --force-unit."
+        )
+    return force_factor(source.documented_unit or KCAL), ()
+
+
+def _force_size(
+    source: Source,
+    mapping: CarbonAlphaMapping | None,
+    temperature: float,
+    settings: ImportSettings,
+) -> ForceSize:
+    """Measure forces of beads at the beginnings of trajectories spread over the source."""
+    chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
+    each = -(-SIZE_FRAMES // len(chosen))
+    pieces = []
+    for number, read in enumerate(chosen):
+        for chunk in read(min(each, _rows(source, settings))):
+            pieces.append(_beads(chunk, source, mapping, number))
+            if sum(len(piece.positions) for piece in pieces) >= (number + 1) * each:
+                break
+    forces = [piece.forces for piece in pieces if piece.forces is not None]
+    positions = np.concatenate([piece.positions for piece in pieces])
+    return ForceSize.of(positions, np.concatenate(forces), source.beads.bonds, temperature)
 
 
 def _check_times(
@@ -291,8 +404,8 @@ def _index(beads: Chunk, number: int) -> NDArray[np.int32]:
     return np.full(len(beads.positions), number, dtype=np.int32)
 
 
-def _single(values: Any) -> NDArray[np.float32] | None:
-    return None if values is None else values.astype(np.float32)
+def _single(values: Any, factor: float = 1.0) -> NDArray[np.float32] | None:
+    return None if values is None else (values * factor).astype(np.float32)
 
 
 def _double(values: Any) -> NDArray[np.float64] | None:

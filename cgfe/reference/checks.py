@@ -63,6 +63,8 @@ def check_parts(
 def _check_values(system: BeadSystem, projection: Projection) -> None:
     if (system.masses <= 0).any() or not 0 < system.temperature_kelvin < np.inf:
         raise InputError("reference: masses and temperature must be positive.")
+    if not 0 < system.folded_rmsd < np.inf:
+        raise InputError(f"reference: folded_rmsd is {system.folded_rmsd} Å.")
     types = system.bead_types
     if types.dtype.kind not in "iu" or (types < 0).any() or (types > LARGEST_BEAD_TYPE).any():
         raise InputError("reference: bead types must be whole and not negative.")
