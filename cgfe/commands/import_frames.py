@@ -96,7 +96,8 @@ def run(words: Sequence[str]) -> None:
 
     from cgfe.files import check_output
     from cgfe.readers import open_source
-    from cgfe.readers.convert import ImportSettings, import_frames
+    from cgfe.readers.chunks import ImportSettings
+    from cgfe.readers.convert import import_frames
     from cgfe.readers.source import ReaderOptions
 
     check_output(output)

@@ -1,7 +1,6 @@
 """From an opened source to a frames file, a bounded number of frames at a time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.array_types import RealArray
 from cgfe.data.beads import RESIDUE_MASSES
-from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
+from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.data.frames import CGFrames
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.readers.force_size import ForceSize
-from cgfe.readers.native import native_of_file, weights_of_file
-from cgfe.readers.source import KCAL, Atoms, Chunk, Source, check_frames_shape
-from cgfe.readers.units import FORCE_UNITS, force_factor
+from cgfe.readers.chunks import MEGABYTE, ImportSettings, beads_of, chunks_of, rows_of
+from cgfe.readers.force_size import force_scale
+from cgfe.readers.native import native_of, weights_of_file
+from cgfe.readers.source import Atoms, Chunk, Source
 
-MEGABYTE = 2**20
-COPIES_PER_VALUE = 64
-"""Bytes held at once per coordinate of a chunk: float32 and float64 copies of positions and
-forces, as read, mapped and compressed."""
 COPIES_WHEN_FITTED = 12
-"""The same for forces that the map is fitted to: float32 as read, float64 summed by group."""
+"""Bytes held at once per coordinate of forces that the map is fitted to: float32 as read, float64
+summed by group."""
 MAP_FRAMES = 2000
 MAP_TRAJECTORIES = 40
-SIZE_FRAMES = 400
-"""That the thermal size of forces is measured on."""
 OTHER_MASS = 110.0
 CARBON_ALPHA_DISTANCE = (2.5, 5.0)
 """Å; neighbours are 3.8 Å apart (2.9 Å at a cis bond)."""
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What the user decides about an import."""
-
-    temperature_kelvin: float | None = None
-    """None: the source tells"""
-    frame_interval_ps: float | None = None
-    """Of the source, before striding; None: the source tells"""
-    force_map: MapKind | None = None
-    """None: optimal; only for all-atom sources"""
-    stride: int = 1
-    buffer_megabytes: float = 64.0
-    native: str | None = None
-    """Structure file, or the number of a frame of the source, from 0"""
-    folded_rmsd: float = FOLDED_RMSD
-    """Å; up to this RMSD to the native structure a frame is folded"""
-    weights: str | None = None
-    """File with one weight a frame of the source"""
-    origin: str = "cgfe import"
 
 
 @dataclass(frozen=True)
@@ -91,8 +63,8 @@ def import_frames(
     interval = _told(source, "frame_interval_ps", "--frame-interval", settings)
     weights = None if settings.weights is None else weights_of_file(settings.weights)
     mapping, notes = _fit_mapping(source, settings)
-    native = _native(source, mapping, settings)
-    factor, told = _force_factor(source, mapping, temperature, settings)
+    native = native_of(source, mapping, settings)
+    factor, told = force_scale(source, mapping, temperature, settings)
     names, masses = source.beads.residue_names, source.beads.masses
     if masses is None:
         masses = np.array([RESIDUE_MASSES.get(name, OTHER_MASS) for name in names])
@@ -104,8 +76,8 @@ def import_frames(
         writing_frames(output) as writer,
         tqdm(total=source.frame_count, unit="frame", desc="importing", disable=not progress) as bar,
     ):
-        for number, start, read, chunk in _chunks(source, interval, settings, weights):
-            beads = _beads(chunk, source, mapping, number)
+        for number, start, read, chunk in chunks_of(source, interval, settings, weights):
+            beads = beads_of(chunk, source, mapping, number)
             first = writer.frames
             if len(beads.positions):
                 frames = CGFrames(
@@ -188,7 +160,7 @@ def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> R
     chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
     room = int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_WHEN_FITTED * atoms.count))
     each = max(1, min(MAP_FRAMES, room) // len(chosen))
-    rows = min(each, _rows(source, settings))
+    rows = min(each, rows_of(source, settings))
     pieces = []
     for read in chosen:
         found = 0
@@ -202,186 +174,6 @@ def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> R
     if not np.isfinite(forces).all() or not forces.any():
         raise InputError(f"{source.name}: forces are not finite, or all zero.")
     return forces
-
-
-def _rows(source: Source, settings: ImportSettings) -> int:
-    """Return how many frames fit into the buffer."""
-    atoms = source.atoms.count if source.atoms else len(source.beads.residue_names)
-    return max(1, int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_PER_VALUE * atoms)))
-
-
-def _chunks(
-    source: Source,
-    interval: float,
-    settings: ImportSettings,
-    weights: NDArray[np.float64] | None,
-) -> Iterator[tuple[int, int, int, Chunk]]:
-    """Yield trajectory, its frame to begin with, frames read, and those kept of them."""
-    rows, done = _rows(source, settings), 0
-    for number, read in enumerate(source.trajectories):
-        start, last_time = 0, None
-        for chunk in read(rows):
-            if chunk.times_ps is not None:
-                last_time = _check_times(source, number, chunk.times_ps, last_time, interval)
-            if weights is not None:
-                chunk = _weighted(chunk, weights[done : done + len(chunk.positions)], source)
-            done += len(chunk.positions)
-            skip = -start % settings.stride
-            yield (
-                number,
-                start,
-                len(chunk.positions),
-                chunk.select(slice(skip, None, settings.stride)),
-            )
-            start += len(chunk.positions)
-    if weights is not None and done < len(weights):
-        raise InputError(f"--weights: {len(weights)} numbers, but {source.name} has {done} frames.")
-
-
-def _weighted(chunk: Chunk, weights: NDArray[np.float64], source: Source) -> Chunk:
-    if chunk.weights is not None:
-        raise InputError(f"{source.name}: has weights of its own; leave --weights out.")
-    if len(weights) < len(chunk.positions):
-        raise InputError(f"--weights: fewer numbers than {source.name} has frames.")
-    return replace(chunk, weights=weights)
-
-
-def _native(
-    source: Source, mapping: CarbonAlphaMapping | None, settings: ImportSettings
-) -> NDArray[np.float64] | None:
-    """Return the native structure (N, 3) in Å, its mean at 0, of a file or a frame."""
-    if not 0 < settings.folded_rmsd < np.inf:
-        raise InputError(f"--folded-rmsd {settings.folded_rmsd:g}: expected a positive length.")
-    wanted = settings.native
-    if wanted is None:
-        return None
-    if wanted.isdecimal():
-        number = int(wanted)
-        chunk = _frame(source, number, settings)
-        positions = _beads(chunk, source, mapping, 0).positions[0].astype(np.float64)
-    else:
-        positions = native_of_file(wanted, source.beads.residue_names)
-    return positions - positions.mean(axis=0)
-
-
-def _frame(source: Source, number: int, settings: ImportSettings) -> Chunk:
-    """Return one frame, counted from 0 over all trajectories."""
-    done = 0
-    for read in source.trajectories:
-        for chunk in read(_rows(source, settings)):
-            if number < done + len(chunk.positions):
-                return chunk.select(slice(number - done, number - done + 1))
-            done += len(chunk.positions)
-    raise InputError(f"--native {number}: {source.name} has {done} frames, counted from 0.")
-
-
-def _force_factor(
-    source: Source,
-    mapping: CarbonAlphaMapping | None,
-    temperature: float,
-    settings: ImportSettings,
-) -> tuple[float, tuple[str, ...]]:
-    """Return what forces are multiplied by, and a note if their size alone told it.
-
-    Raises
-    ------
-    InputError
-        If neither the user nor the format nor the size of the forces tells their unit.
-    """
-    if source.force_unit is not None:
-        return force_factor(source.force_unit), ()
-    size = None
-    if source.has_forces and len(source.beads.bonds):
-        size = _force_size(source, mapping, temperature, settings)
-        for unit in FORCE_UNITS:
-            if size.tells(force_factor(unit)):
-                note = f"forces are in {unit}: their thermal size along the bonds tells."
-                return force_factor(unit), (note,) if unit != source.documented_unit else ()
-    if source.documented_unit is None and source.has_forces:
-        found = "no bonds" if size is None else f"{size.value:.3g} ± {size.standard_error:.2g} kT"
-        raise InputError(
-            f"{source.name}: the size of the forces along the bonds does not tell their unit "
-            f"({found}, expected 1 in kcal/mol/angstrom or 41.84 in kJ/mol/nm); give --force-unit."
-        )
-    return force_factor(source.documented_unit or KCAL), ()
-
-
-def _force_size(
-    source: Source,
-    mapping: CarbonAlphaMapping | None,
-    temperature: float,
-    settings: ImportSettings,
-) -> ForceSize:
-    """Measure forces of beads at the beginnings of trajectories spread over the source."""
-    chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
-    each = -(-SIZE_FRAMES // len(chosen))
-    pieces = []
-    for number, read in enumerate(chosen):
-        for chunk in read(min(each, _rows(source, settings))):
-            pieces.append(_beads(chunk, source, mapping, number))
-            if sum(len(piece.positions) for piece in pieces) >= (number + 1) * each:
-                break
-    forces = [piece.forces for piece in pieces if piece.forces is not None]
-    positions = np.concatenate([piece.positions for piece in pieces])
-    return ForceSize.of(positions, np.concatenate(forces), source.beads.bonds, temperature)
-
-
-def _check_times(
-    source: Source, number: int, times: RealArray, last: float | None, interval: float
-) -> float:
-    """Raise InputError if frames are missing or doubled; return the last time."""
-    times = np.asarray(times, dtype=np.float64)
-    steps = np.diff(times) if last is None else np.diff(times, prepend=last)
-    # Times are often stored as float32, whose steps grow coarse in long trajectories.
-    tolerance = 0.02 * interval + 4 * np.finfo(np.float32).eps * np.abs(times).max()
-    wrong = np.flatnonzero(np.abs(steps - interval) > tolerance)
-    if len(wrong):
-        raise InputError(
-            f"{source.name}: in trajectory {number} a frame follows the one before after "
-            f"{steps[wrong[0]]:g} ps (near {times[min(wrong[0], len(times) - 1)]:g} ps), "
-            f"expected {interval:g} ps."
-        )
-    return float(times[-1])
-
-
-def _beads(chunk: Chunk, source: Source, mapping: CarbonAlphaMapping | None, number: int) -> Chunk:
-    """Return the chunk with Cα positions and forces, whole molecules, checked shapes."""
-    name = f"{source.name}, trajectory {number}"
-    atoms = source.atoms.count if source.atoms else len(source.beads.residue_names)
-    check_frames_shape(f"{name}: positions", chunk.positions.shape, atoms)
-    positions, forces = chunk.positions, chunk.forces
-    if forces is not None:
-        if forces.shape != positions.shape:
-            raise InputError(
-                f"{name}: forces have shape {forces.shape}, but positions {positions.shape}."
-            )
-        forces = mapping.map_forces(forces) if mapping else forces
-    if mapping is not None:
-        positions = mapping.map_positions(positions)
-    if chunk.box is not None:
-        positions = whole_chains(positions, source.beads.bonds, chunk.box)
-    return replace(chunk, positions=positions, forces=forces)
-
-
-def whole_chains(positions: RealArray, bonds: NDArray[np.int64], box: RealArray) -> RealArray:
-    """Undo breaks of chains at the walls of a periodic box.
-
-    Parameters
-    ----------
-    positions : array (n, N, 3)
-        Å.
-    bonds : array (B, 2)
-        Sorted, so that each bead follows one that is in place already.
-    box : array (n, 3, 3)
-        Box vectors in Å as rows.
-    """
-    whole = np.array(positions, dtype=np.float64)
-    inverse = np.linalg.inv(box.astype(np.float64))
-    for first, second in bonds:
-        step = whole[:, second] - whole[:, first]
-        cells = np.round(np.einsum("ni,nij->nj", step, inverse))
-        whole[:, second] -= np.einsum("ni,nij->nj", cells, box)
-    return whole
 
 
 def _check_distances(frames: CGFrames) -> None:

@@ -7,10 +7,12 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.errors import InputError
 from cgfe.files import ascii_path
 from cgfe.readers.arrays import npy_array
-from cgfe.readers.source import existing
+from cgfe.readers.chunks import ImportSettings, beads_of, rows_of
+from cgfe.readers.source import Chunk, Source, existing
 from cgfe.readers.topology import UNSAFE_TOPOLOGIES, protein_topology
 from cgfe.units import ANGSTROM_PER_NM
 
@@ -67,3 +69,32 @@ def weights_of_file(path: str) -> NDArray[np.float64]:
     if not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise InputError(f"--weights {path}: weights are not finite, negative, or all zero.")
     return values
+
+
+def native_of(
+    source: Source, mapping: CarbonAlphaMapping | None, settings: ImportSettings
+) -> NDArray[np.float64] | None:
+    """Return the native structure (N, 3) in Å, its mean at 0, of a file or a frame."""
+    if not 0 < settings.folded_rmsd < np.inf:
+        raise InputError(f"--folded-rmsd {settings.folded_rmsd:g}: expected a positive length.")
+    wanted = settings.native
+    if wanted is None:
+        return None
+    if wanted.isdecimal():
+        number = int(wanted)
+        chunk = _frame(source, number, settings)
+        positions = beads_of(chunk, source, mapping, 0).positions[0].astype(np.float64)
+    else:
+        positions = native_of_file(wanted, source.beads.residue_names)
+    return positions - positions.mean(axis=0)
+
+
+def _frame(source: Source, number: int, settings: ImportSettings) -> Chunk:
+    """Return one frame, counted from 0 over all trajectories."""
+    done = 0
+    for read in source.trajectories:
+        for chunk in read(rows_of(source, settings)):
+            if number < done + len(chunk.positions):
+                return chunk.select(slice(number - done, number - done + 1))
+            done += len(chunk.positions)
+    raise InputError(f"--native {number}: {source.name} has {done} frames, counted from 0.")

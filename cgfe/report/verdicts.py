@@ -142,10 +142,11 @@ def _transitions(folding: Folding) -> Verdict:
         return Verdict(
             question, "no", "No unbiased walker was in both core sets' states: no rates are known."
         )
-    sampled, unit = folding.unbiased_us, folding.folded_rmsd
+    sampled = folding.unbiased_us
+    cores = [core * folding.folded_rmsd for core in (FOLDED_CORE, UNFOLDED_CORE)]
     words = (
         f"{rates.foldings} foldings and {rates.unfoldings} unfoldings between the cores (RMSD "
-        f"below {FOLDED_CORE * unit:g} and above {UNFOLDED_CORE * unit:g} Å) in {short(sampled)} µs, "
+        f"below {cores[0]:g} and above {cores[1]:g} Å) in {short(sampled)} µs, "
         f"{short(rates.foldings / sampled)} and {short(rates.unfoldings / sampled)} per µs; rates "
         f"{span(rates.folding_per_us)} and {span(rates.unfolding_per_us)} per µs, relaxation "
         f"{short(rates.relaxation_ns)} ns."
