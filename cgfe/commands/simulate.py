@@ -72,7 +72,7 @@ def run(words: Sequence[str]) -> None:
         ladder=options.ladder,
         exchange_interval=options.exchange_interval,
     ).check()
-    trajectories = max(1, options.replicas // len(options.ladder))
+    trajectories = -(-options.replicas // len(options.ladder))
     names = [output]
     if trajectories > 1:
         names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(trajectories)]
@@ -104,7 +104,7 @@ def run(words: Sequence[str]) -> None:
         options.ladder,
         options.exchange_interval,
     )
-    starts = reference.starts.deal(options.replicas)
+    starts = reference.starts.deal(trajectories * len(options.ladder))
     with ExitStack() as stack:
         writers = [
             TrajectoryWriter(stack.enter_context(replacing(name)), system, str(name))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class SimulationConfig:
     Attributes
     ----------
     replicas : int
-        Copies of the system, at all temperatures together.
+        Copies of the system, at all temperatures together; rounded up to whole ladders.
     steps : int
         Time steps per replica, a multiple of `save_interval`.
     save_interval : int
@@ -41,21 +42,21 @@ class SimulationConfig:
         Every so many replicas trade temperatures among themselves, and those that are at the
         data's give the frames: `replicas` divided by the ladder's length each time.
     exchange_interval : int
-        Steps between two attempts to trade; `save_interval` is a multiple of it.
+        Steps between two attempts to trade, at most; one is made at each frame.
     fast : bool
         On a CPU, tabulate the network's filters and step in C++: the same forces to 1e-5, and ten
         times the speed or more. Off, on a GPU, or without a compiler: the network as it is
         trained, with autograd.
     """
 
-    replicas: int = 128
+    replicas: int = 126
     steps: int = 10_000
     save_interval: int = 50
     time_step_ps: float = 0.016
     friction_per_ps: float = 0.2
     burn_in: float = 0.2
     seed: int | None = None
-    ladder: list[float] = field(default_factory=lambda: [1.0])
+    ladder: list[float] = field(default_factory=lambda: [1.0, 1.3, 1.67])
     exchange_interval: int = 50
     fast: bool = True
 
@@ -72,10 +73,8 @@ class SimulationConfig:
         _check_dynamics(self.time_step_ps, self.friction_per_ps)
         _require(0 <= self.burn_in < 1, "burn_in", self.burn_in, "at least 0 and less than 1")
         _require((self.seed or 0) >= 0, "seed", self.seed or 0, "at least 0")
-        length = len(check_ladder(self.ladder))
-        wanted = f"a multiple of the ladder's {length} temperatures"
-        _require(self.replicas % length == 0, "replicas", self.replicas, wanted)
-        _check_exchange(self.save_interval, self.exchange_interval, length)
+        check_ladder(self.ladder)
+        _check_exchange(self.exchange_interval)
 
 
 @dataclass(frozen=True)
@@ -164,6 +163,7 @@ class LangevinSimulation:
         self.temperature = temperature
         self.time_step_ps = time_step_ps
         self.friction_per_ps = friction_per_ps
+        _check_exchange(exchange_interval)
         self.ladder, self.exchange_interval = check_ladder(ladder), exchange_interval
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
@@ -221,8 +221,8 @@ class LangevinSimulation:
         seeds = torch.randint(2**62, (2,), generator=self.generator, device=self.device).tolist()
         ladder = TemperatureLadder(self.temperature, self.ladder, len(start), seeds[1])
         length = len(self.ladder)
-        _check_exchange(save_interval, self.exchange_interval, length)
-        piece = save_interval if length == 1 else self.exchange_interval
+        parts = 1 if length == 1 else -(-save_interval // self.exchange_interval)
+        ends = [save_interval * part // parts for part in range(parts + 1)]
         state = ReplicaState(
             self.potential,
             start,
@@ -237,20 +237,19 @@ class LangevinSimulation:
         frames = steps // save_interval
         shape = (0 if on_frame else frames, len(start) // length, *start.shape[1:])
         kept = np.empty(shape, dtype=np.float32)
-        for done in range(piece, steps + 1, piece):
-            state.advance(piece)
-            state.check()
-            if length > 1:
-                state.exchange()
-            if done % save_interval:
-                continue
-            frame, (positions, blown_up) = done // save_interval - 1, state.cold()
+        for frame in range(frames):
+            for begin, end in pairwise(ends):
+                state.advance(end - begin)
+                state.check()
+                if length > 1:
+                    state.exchange()
+            positions, blown_up = state.cold()
             if on_frame is None:
                 kept[frame] = positions.cpu().numpy()
             else:
                 on_frame(frame, positions)
             if progress is not None:
-                progress(done)
+                progress((frame + 1) * save_interval)
         return SimulationResult(
             positions=kept,
             blown_up=blown_up.cpu().numpy(),
@@ -273,10 +272,8 @@ def _check_steps(steps: int, save_interval: int) -> None:
     _require(steps >= 1 and steps % save_interval == 0, "steps", steps, wanted)
 
 
-def _check_exchange(save_interval: int, exchange_interval: int, length: int) -> None:
-    good = length == 1 or (exchange_interval >= 1 and save_interval % exchange_interval == 0)
-    wanted = f"save_interval, {save_interval}, to be a multiple of it"
-    _require(good, "exchange_interval", exchange_interval, wanted)
+def _check_exchange(interval: int) -> None:
+    _require(interval >= 1, "exchange_interval", interval, "at least 1")
 
 
 def _check_dynamics(time_step_ps: float, friction_per_ps: float) -> None:
