@@ -18,7 +18,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from cgfe.commands.lightning_parser import OneSentenceParser
 from cgfe.commands.run_words import refuse_finished, with_run_config
-from cgfe.errors import InputError
+from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
+from cgfe.errors import InputError, check_seed
 from cgfe.files import make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
@@ -125,6 +126,9 @@ class TrainingCLI(LightningCLI):
         """Place the run: directory, checkpoints, loggers."""
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
+        check_trainer(config.trainer, self.subcommand == "fit")
+        for name in ("optimizer", "scheduler"):
+            check_numbers(f"model.{name}", config.model[name])
         # Read before anything is made or computed, and handed on.
         self.checkpoint = read_checkpoint(checkpoint) if checkpoint else None
         if self.checkpoint is not None and self.subcommand == "fit":
@@ -170,6 +174,16 @@ class TrainingCLI(LightningCLI):
             )
         return given or _unused(new_run_dir(_name(config)))
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        check_seed("seed_everything", None if isinstance(seed, bool) else seed)
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer; what Lightning says of its keys becomes a sentence."""
+        with one_sentence():
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the run's own logger and callbacks to the configured ones."""
         if SLURMEnvironment.detect() and not self.config[self.subcommand].trainer.plugins:
@@ -205,6 +219,7 @@ class TrainingCLI(LightningCLI):
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
+        model.check_optimizer()
         if self.config[self.subcommand].trainer.callbacks:
             return  # they may log anything
         names = {"epoch", "step"} | {
