@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from cgfe.commands.lightning_parser import OneSentenceParser
+from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
 from cgfe.errors import InputError, check_seed
@@ -83,7 +83,7 @@ def _run(words: Sequence[str]) -> None:
         },
         seed_everything_default=0,
         parser_class=OneSentenceParser,
-        parser_kwargs={"parser_mode": "omegaconf+"},
+        parser_kwargs={"parser_mode": "omegaconf+", "prog": "cgfe"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=with_run_config(list(words)),
@@ -100,6 +100,13 @@ class TrainingCLI(LightningCLI):
         """Return the subcommand that is asked for: each other one's parser takes half a second."""
         asked_for = TrainingCLI.asked_for
         return {asked_for: LightningCLI.subcommands()[asked_for]}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; what is wrong is said without jsonargparse's types."""
+        try:
+            super().parse_arguments(parser, args)
+        except InputError as error:
+            raise InputError(plainly(str(error))) from None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would read the checkpoint for hyperparameters, which cgfe's lack."""
@@ -239,6 +246,11 @@ class TrainingCLI(LightningCLI):
             from cgfe.report.run import write_report
 
             print(f"report: {write_report(self.run_dir)}")
+
+    def after_test(self) -> None:
+        """Remove the folder if nothing was written: only simulations write."""
+        with suppress(OSError):
+            self.run_dir.rmdir()
 
     def after_validate(self) -> None:
         """Print the metrics as a table."""

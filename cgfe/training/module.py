@@ -46,7 +46,9 @@ class CGForceField(L.LightningModule):
     network : CGSchNetConfig
         Size of the network.
     loss : LossConfig, optional
-        Weights of the force and the energy term of arXiv 2509.14600; by default forces alone.
+        The force and the energy term of arXiv 2509.14600, by default forces alone: {energy_weight:
+        0.0, force_weight: 1 - energy_weight, energy_target: delta or total, gauge: fixed, centred
+        or learned, weighted: false}; `--model.loss.help` explains them.
     losses : Losses
         In place of `loss`: any terms, each with its weight. Every term is logged, unweighted, at
         any weight.

@@ -161,10 +161,13 @@ def test_losses_that_make_no_sense(
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("--model.loss.gauge=free", "\"model.loss.gauge\": Expected a typing.Literal['fixed'"),
+        (
+            "--model.loss.gauge=free",
+            "model.loss.gauge is 'free', expected one of 'fixed', 'centred', 'learned'",
+        ),
         ("--model.loss.energy_wight=1", "Option 'model.loss.energy_wight' is not accepted"),
-        ("--model.losses.force.weight=a", '"model.losses.force.weight": Expected a <class \'float'),
-        ("--trainer.max_epochs=a", 'trainer.max_epochs": Expected'),
+        ("--model.losses.force.weight=a", "model.losses.force.weight is 'a', expected a number"),
+        ("--trainer.max_epochs=a", "trainer.max_epochs is 'a', expected a whole number"),
     ],
 )
 def test_what_is_wrong_with_a_key_that_may_be_null(
@@ -173,6 +176,8 @@ def test_what_is_wrong_with_a_key_that_may_be_null(
     found = refused(*fit(tiny_file, word))
     assert sentence in found
     assert "Union" not in found
+    assert "Parser key" not in found
+    assert "<class" not in found
 
 
 @pytest.mark.parametrize(
