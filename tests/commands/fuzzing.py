@@ -43,19 +43,19 @@ NONSENSE: tuple[Any, ...] = (
 class Tally:
     """Counts of outcomes, and the cases that ended in none of the two good ways."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, seconds: float = SECONDS) -> None:
+        self.kind, self.seconds = kind, seconds
         self.counts: Counter[str] = Counter()
         self.bad: list[str] = []
 
     def control(self, use: Callable[[], object]) -> None:
         """Check that what nothing was done to gives a result."""
-        found = in_child(lambda: outcome(use), SECONDS)
+        found = in_child(lambda: outcome(use), self.seconds)
         assert found == RESULT, found
 
     def watch(self, seed: int, use: Callable[[], object]) -> None:
         """Run `use` in a child process and count what comes of it."""
-        found = in_child(lambda: outcome(use), SECONDS)
+        found = in_child(lambda: outcome(use), self.seconds)
         if found is None:
             found = "hangs or crashes"
         kind = found.partition(":")[0]
