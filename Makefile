@@ -1,5 +1,6 @@
 # make train   set up, train on the embedded chignolin set, end with the report's name
 # make test    set up and pass the tests
+# make fuzz   thousands of damaged files and configs: a result or one sentence of each (an hour)
 # make lint    ruff and mypy
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (five hours)
 # make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test lint bench docs data data-full report setup
+.PHONY: train test fuzz lint bench docs data data-full report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -28,6 +29,9 @@ train: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=5
+
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m fuzz tests/commands/test_fuzz.py
 
 lint: setup
 	$(BIN)/ruff check .

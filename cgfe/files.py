@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one, and opening HDF5 with clear errors."""
+"""Writing files so that a reader never sees half of one."""
 
+import errno
 import os
 import shutil
 import time
@@ -8,12 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-import h5py
 from platformdirs import user_cache_path
 
 from cgfe.errors import InputError
 
 ABANDONED_SECONDS = 3600
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, over the quota, over the limit of a file's size."""
 
 
 @contextmanager
@@ -88,23 +90,3 @@ def make_folder(folder: str | Path) -> Path:
 def cache_folder() -> Path:
     """Return the folder of this project in the user's cache."""
     return user_cache_path("cgfe", appauthor=False)
-
-
-@contextmanager
-def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, truncated or no HDF5 file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError:
-        raise InputError(f"{path}: not a readable HDF5 file; it may be truncated.") from None
-    with file:
-        yield file

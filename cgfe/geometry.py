@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.floating]
+from cgfe.array_types import RealArray
 
 
-def pair_distances(positions: FloatArray) -> FloatArray:
+def pair_distances(positions: RealArray) -> RealArray:
     """Return all bead-bead distances.
 
     Parameters
@@ -22,7 +22,7 @@ def pair_distances(positions: FloatArray) -> FloatArray:
     return np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
 
 
-def superpose(positions: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+def superpose(positions: RealArray, reference: RealArray) -> NDArray[np.float64]:
     """Return positions (F, N, 3) moved and rotated onto `reference` (N, 3), its mean at 0.
 
     The rotation is the one of least RMSD (Kabsch 1976, doi 10.1107/S0567739476001873), never a
@@ -35,13 +35,13 @@ def superpose(positions: FloatArray, reference: FloatArray) -> NDArray[np.float6
     return centred @ (left @ right)
 
 
-def rmsd(positions: FloatArray, reference: FloatArray) -> NDArray[np.float64]:
+def rmsd(positions: RealArray, reference: RealArray) -> NDArray[np.float64]:
     """Return the RMSD (F,) in Å of positions (F, N, 3) to `reference` (N, 3), superposed."""
     difference = superpose(positions, reference) - (reference - reference.mean(axis=0))
     return np.sqrt((difference**2).sum(axis=2).mean(axis=1))
 
 
-def k_centres(points: FloatArray, number: int, seed: int) -> NDArray[np.int64]:
+def k_centres(points: RealArray, number: int, seed: int) -> NDArray[np.int64]:
     """Choose points spread evenly over the occupied space (farthest-point sampling).
 
     Each next centre is the point farthest from all centres so far, so a rare region counts as

@@ -12,7 +12,7 @@ import cgfe
 
 ROOT = Path(cgfe.__file__).parent
 STOREYS = (
-    *("errors", "units", "files", "geometry", "memory"),
+    *("array_types", "errors", "units", "files", "children", "hdf5", "geometry", "memory"),
     *("analysis", "model", "data", "native", "kernels", "readers", "all_atom", "reference"),
     *("simulation", "report", "training", "experiment", "commands", "cli", "__main__"),
 )

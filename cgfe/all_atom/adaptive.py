@@ -9,7 +9,7 @@ from cgfe.all_atom.config import read_config
 from cgfe.all_atom.system import Peptide, alpha_carbons
 from cgfe.analysis.msm import MSM_LAG_PS, States, estimate, uncertainty
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.units import ANGSTROM_PER_NM
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5, replacing
+from cgfe.files import replacing
+from cgfe.hdf5 import open_hdf5
 
 
 def walker_folder(folder: Path, walker: int) -> Path:

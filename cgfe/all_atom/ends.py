@@ -18,7 +18,8 @@ from cgfe.all_atom.bias import BiasVariables, bias_folder, table_path
 from cgfe.all_atom.chunks import chunk_files, read_chunk, read_end
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5, replacing
+from cgfe.files import replacing
+from cgfe.hdf5 import open_hdf5
 
 KEPT_FILE = "continued.h5"
 """The ends that a run began from, copied into its folder."""

@@ -6,13 +6,11 @@ its `slots` (frames, attempts) say at which temperature each stretch of it ran; 
 its last slot, the one it was sampled in. All else follows from these: the frames of one
 temperature, acceptance, round trips.
 
-Neighbours i and i + 1 are tried at attempts of the parity of i. With E_i the potential energy of
-the replica in slot i, they trade with probability min(1, exp[(β_i - β_{i+1})(E_i - E_{i+1})]), and
-velocities are scaled by sqrt(T_new / T_old) (Sugita & Okamoto 1999,
-doi 10.1016/S0009-2614(99)01123-9). Those of LangevinMiddle are of half a step ago, and must be
-scaled as of now: else every exchange heats the stiff modes by (c - 1)² (ω dt)² kT / 8 each, with c
-the scale: of 17 atoms that traded 300 for 450 K every 0.4 ps the mean energy at 450 K was 0.07 ±
-0.02 kcal/mol above that of direct sampling, and is 0.013 ± 0.016 now (at 300 K 0.013 ± 0.007).
+Who trades is decided by `cgfe.analysis.exchange`; velocities are then scaled by
+sqrt(T_new / T_old). Those of LangevinMiddle are of half a step ago, and must be scaled as of now:
+else every exchange heats the stiff modes by (c - 1)² (ω dt)² kT / 8 each, with c the scale: of 17
+atoms that traded 300 for 450 K every 0.4 ps the mean energy at 450 K was 0.07 ± 0.02 kcal/mol above
+that of direct sampling, and is 0.013 ± 0.016 now (at 300 K 0.013 ± 0.007).
 """
 
 import json
@@ -27,45 +25,13 @@ from numpy.typing import NDArray
 from cgfe.all_atom.batched import BOLTZMANN_KJ, Walkers
 from cgfe.all_atom.chunks import chunk_files, read_chunk, read_end, stream
 from cgfe.all_atom.config import SamplerConfig
+from cgfe.analysis.exchange import exchanged, round_trips
 from cgfe.errors import InputError
 from cgfe.files import replacing
 
 EXCHANGE_FILE = "exchange.json"
 EXCHANGE_STREAM = 1
 """Purpose of the random stream, that of a ladder's first replica, which exchanges draw from."""
-
-
-def exchanged(
-    slots: NDArray[np.int64],
-    energies: NDArray[np.float64],
-    inverse_kt: NDArray[np.float64],
-    parity: int,
-    uniforms: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """Return the slots (T,) of one ladder's replicas after an attempt.
-
-    Parameters
-    ----------
-    slots : array (T,)
-        Of each replica; a permutation.
-    energies : array (T,)
-        Potential energy of each replica.
-    inverse_kt : array (T,)
-        β of each slot, falling.
-    parity : int
-        0 tries the pairs (0, 1), (2, 3), ..., 1 the pairs (1, 2), (3, 4), ...
-    uniforms : array (T // 2,)
-        Random numbers in [0, 1).
-    """
-    replica = np.argsort(slots)
-    lower = np.arange(parity, len(slots) - 1, 2)
-    cold, hot = replica[lower], replica[lower + 1]
-    exponent = (inverse_kt[lower] - inverse_kt[lower + 1]) * (energies[cold] - energies[hot])
-    accepted = uniforms[: len(lower)] < np.exp(np.minimum(exponent, 0.0))
-    after = slots.copy()
-    after[cold] += accepted
-    after[hot] -= accepted
-    return after
 
 
 class ReplicaExchange:
@@ -127,16 +93,14 @@ class ReplicaExchange:
         """Try one exchange of each pair whose turn it is."""
         self._history.append(self.slots.copy())
         size = len(self.temperatures)
-        energies, before = walkers.energies, self.slots.copy()
-        for number, random in enumerate(self._randoms):
-            ladder = slice(number * size, (number + 1) * size)
-            self.slots[ladder] = exchanged(
-                before[ladder],
-                energies[ladder],
-                1 / (BOLTZMANN_KJ * self.temperatures),
-                self._attempt % 2,
-                random.random(size // 2),
-            )
+        before, shape = self.slots, (len(self._randoms), size)
+        self.slots = exchanged(
+            before.reshape(shape),
+            walkers.energies.reshape(shape),
+            1 / (BOLTZMANN_KJ * self.temperatures),
+            self._attempt % 2,
+            np.array([random.random(size // 2) for random in self._randoms]),
+        ).reshape(-1)
         self._attempt += 1
         scale = np.sqrt(self.temperatures[self.slots] / self.temperatures[before])[:, None, None]
         # What this adds along constraints, the next step takes out again.
@@ -255,12 +219,3 @@ def require_permutations(slots: NDArray[np.integer], folder: str | Path) -> None
             f"{folder}: replicas of a ladder are in slots {slots[wrong][0].tolist()}, expected "
             f"each of 0 to {size - 1} once; their chunks are of different histories and no sample."
         )
-
-
-def round_trips(slots: NDArray[np.integer], size: int) -> int:
-    """Return how often a replica came from slot 0 to slot `size` - 1 and back to 0."""
-    ends = slots[(slots == 0) | (slots == size - 1)]
-    turns = ends[np.append(True, np.diff(ends) != 0)[: len(ends)]]
-    if len(turns) and turns[0] != 0:
-        turns = turns[1:]
-    return max(0, (len(turns) - 1) // 2)

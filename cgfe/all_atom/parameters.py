@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from cgfe.all_atom.system import BORN_OFFSET_NM
+from cgfe.array_types import FloatArray
 from cgfe.errors import InputError
 
 COULOMB = 138.93545764438198
@@ -25,8 +26,6 @@ FAR_RATIO = 3.2
 MOST_FOLD = 6
 MOST_BONDED = 3
 """Atoms that one other may hold at fixed distances."""
-
-FloatArray = NDArray[np.float64]
 
 
 class UnsupportedSystem(InputError):

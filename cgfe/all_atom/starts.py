@@ -16,8 +16,9 @@ from cgfe.all_atom.system import (
     peptide_from_sequence,
 )
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5, replacing
+from cgfe.files import replacing
 from cgfe.geometry import k_centres, pair_distances
+from cgfe.hdf5 import open_hdf5
 from cgfe.units import ANGSTROM_PER_NM
 
 ADAPTIVE_FILE = "starts.npz"

@@ -26,12 +26,12 @@ from cgfe.analysis.floor import sparseness
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.intervals import LEVEL
 from cgfe.analysis.metrics import FREE_ENERGY_CEILING_KT, PSEUDO_COUNT
+from cgfe.array_types import FloatArray
 
 RESAMPLES = 200
 FLOORED = ("js", "w1_tic1", "w1_tic2", "delta_f_kt")
 SIGNED = "delta_f_kt"
 
-FloatArray = NDArray[np.float64]
 Figures = dict[str, FloatArray]
 
 

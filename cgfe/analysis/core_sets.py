@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cgfe.analysis.intervals import LEVEL, Interval, interval
+from cgfe.array_types import FloatArray, IntArray
 
 FOLDED_CORE = 1.5
 UNFOLDED_CORE = 4.0
@@ -23,9 +24,6 @@ UNFOLDED_CORE = 4.0
 FOLDED, BETWEEN, UNFOLDED = 1, 0, -1
 START_PS = 100.0
 """The median RMSD of so long a start says where a walker began."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 def core_of(rmsd: FloatArray) -> NDArray[np.int8]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from cgfe.analysis.free_energy import effective_sample_size
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
-from cgfe.geometry import FloatArray
 from cgfe.units import thermal_energy
 
 Estimator = Literal["marginal", "joint"]
@@ -62,7 +62,7 @@ class DensityTable:
     log_density: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, tics: FloatArray, weights: FloatArray, columns: list[int]) -> "DensityTable":
+    def fit(cls, tics: RealArray, weights: RealArray, columns: list[int]) -> "DensityTable":
         """Fit the density of `columns` of tics (F, D) with weights (F,).
 
         Raises
@@ -88,7 +88,7 @@ class DensityTable:
         jacobian = np.linalg.slogdet(whitening).logabsdet
         return cls(np.array(columns), mean, whitening, origin, step, np.log(density) + jacobian)
 
-    def evaluate(self, tics: FloatArray) -> NDArray[np.float64]:
+    def evaluate(self, tics: RealArray) -> NDArray[np.float64]:
         """Return ln p (F,) of tics (F, D); far outside the table it is the floor."""
         whitened = (tics[:, self.columns] - self.mean) @ self.whitening.T
         cells = (whitened - self.origin) / self.step
@@ -146,8 +146,8 @@ class EnergyLabels:
     @classmethod
     def fit(
         cls,
-        tics: FloatArray,
-        weights: FloatArray | None,
+        tics: RealArray,
+        weights: RealArray | None,
         temperature: float,
         estimator: Estimator,
     ) -> "EnergyLabels":
@@ -168,7 +168,7 @@ class EnergyLabels:
         tables = tuple(DensityTable.fit(tics, mass, columns) for columns in groups)
         return cls(tables, temperature, estimator)
 
-    def energies(self, tics: FloatArray) -> NDArray[np.float64]:
+    def energies(self, tics: RealArray) -> NDArray[np.float64]:
         """Return E (F,) in kcal/mol of tics (F, D); finite everywhere."""
         log_density = sum(table.evaluate(tics) for table in self.tables)
         return -thermal_energy(self.temperature) * np.asarray(log_density)

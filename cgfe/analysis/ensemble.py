@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from cgfe.analysis.free_energy import TICGrid
+from cgfe.array_types import FloatArray, IntArray
 from cgfe.errors import InputError
 
 PROFILE_BINS = 800
 """Of each TIC's own histogram. A Wasserstein distance by it is off by a bin's width at most, an
 800th of the grid's range widened to twice its length, 1/400 of the grid's."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

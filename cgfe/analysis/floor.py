@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from cgfe.analysis.metrics import js_divergence
+from cgfe.array_types import FloatArray, IntArray
 from cgfe.errors import InputError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

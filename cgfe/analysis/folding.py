@@ -18,6 +18,7 @@ from cgfe.analysis.core_sets import (
     last_core,
 )
 from cgfe.analysis.intervals import LEVEL, Interval
+from cgfe.array_types import FloatArray, IntArray
 
 WINDOWS = 24
 LAST_SHARE = 0.75
@@ -25,9 +26,6 @@ LAST_SHARE = 0.75
 
 ACCUSED = 0.99
 """Level of the intervals that say whether two groups still differ."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

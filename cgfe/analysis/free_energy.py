@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
-from cgfe.geometry import FloatArray
 
 DEFAULT_BINS = 40
 """Of a TIC."""
@@ -18,7 +18,7 @@ MARGIN = 0.05
 """Share of the range by which a grid reaches beyond the frames on each side."""
 
 
-def effective_sample_size(weights: FloatArray) -> float:
+def effective_sample_size(weights: RealArray) -> float:
     """Return Kish's effective number of frames, (Σ w)² / Σ w², of weights (F,)."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
@@ -36,7 +36,7 @@ class TICGrid:
     edges: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @classmethod
-    def from_samples(cls, tics: FloatArray, bins: int = DEFAULT_BINS) -> "TICGrid":
+    def from_samples(cls, tics: RealArray, bins: int = DEFAULT_BINS) -> "TICGrid":
         """Span all frames, widened by `MARGIN` of the range on each side.
 
         Parameters
@@ -70,7 +70,7 @@ class TICGrid:
         first, second = ((edges[1:] + edges[:-1]) / 2 for edges in self.edges)
         return first, second
 
-    def bin_index(self, tics: FloatArray) -> NDArray[np.int64]:
+    def bin_index(self, tics: RealArray) -> NDArray[np.int64]:
         """Return the flat bin index (F,) of tics (F, 2 or more), -1 outside or not finite."""
         columns = []
         for axis, edges in enumerate(self.edges):
@@ -83,7 +83,7 @@ class TICGrid:
         return np.where(inside, columns[0] * self.shape[1] + columns[1], -1)
 
     def histogram(
-        self, tics: FloatArray, weights: FloatArray | None = None
+        self, tics: RealArray, weights: RealArray | None = None
     ) -> tuple[NDArray[np.float64], float]:
         """Return the share of the frames in each bin (n1, n2) and the share outside.
 
@@ -125,7 +125,7 @@ class FreeEnergySurface:
 
     @classmethod
     def from_samples(
-        cls, tics: FloatArray, weights: FloatArray | None, grid: TICGrid
+        cls, tics: RealArray, weights: RealArray | None, grid: TICGrid
     ) -> "FreeEnergySurface":
         """Count frames with tics (F, 2 or more) and weights (F,) on the grid."""
         return cls(grid, *grid.histogram(tics, weights))

@@ -12,10 +12,10 @@ the logarithm of a rate or of a timescale.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
-FloatArray = NDArray[np.float64]
+from cgfe.array_types import FloatArray
 
 LEVEL = 0.95
 MOST_MISSING = 0.1

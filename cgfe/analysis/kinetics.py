@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cgfe.analysis.intervals import half_width
 from cgfe.analysis.msm import estimate_from_counts, implied_timescales_ps
 from cgfe.analysis.weights import Walkers
+from cgfe.array_types import FloatArray, IntArray
 from cgfe.errors import InputError
 
 LAGS_PS = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4)
@@ -24,9 +25,6 @@ LAGS_PER_WALKER = 5
 MODES = 3
 CHAPMAN_STEPS = (1, 2, 3, 4, 6)
 BOOTSTRAPS = 30
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from cgfe.analysis.free_energy import FreeEnergySurface, effective_sample_size
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
-from cgfe.geometry import FloatArray, superpose
+from cgfe.geometry import superpose
 from cgfe.units import BOLTZMANN, thermal_energy
 
 ALIGNMENT_TOLERANCE = 1e-3
@@ -23,9 +24,9 @@ MAX_ALIGNMENTS = 30
 
 
 def internal_entropy(
-    positions: FloatArray,
+    positions: RealArray,
     bin_index: NDArray[np.integer],
-    weights: FloatArray | None,
+    weights: RealArray | None,
     bin_count: int,
 ) -> NDArray[np.float64]:
     """Estimate the configurational entropy of the beads within each bin.
@@ -114,7 +115,7 @@ def conditional_mean_targets(
     return targets - np.average(targets[visited], weights=probability[visited])
 
 
-def _gaussian_entropy(positions: FloatArray, weights: NDArray[np.float64]) -> float:
+def _gaussian_entropy(positions: RealArray, weights: NDArray[np.float64]) -> float:
     """Return S/kB of frames (F, N, 3), 1/2 (ln det' Σ + ln det I), Σ and I in Å²."""
     aligned, mean = _aligned_to_mean(positions, weights)
     internal = 3 * positions.shape[1] - 6
@@ -132,7 +133,7 @@ def _gaussian_entropy(positions: FloatArray, weights: NDArray[np.float64]) -> fl
 
 
 def _aligned_to_mean(
-    positions: FloatArray, weights: NDArray[np.float64]
+    positions: RealArray, weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return frames (F, N, 3) superposed on their own weighted mean, and that mean (N, 3)."""
     mean = np.asarray(positions[0], dtype=np.float64)

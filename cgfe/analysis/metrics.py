@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import rel_entr
 
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.geometry import FloatArray
+from cgfe.array_types import RealArray
 
 FOLDED_RMSD = 2.0
 """Å; a frame is folded if its Cα RMSD to the native structure is at most this."""
@@ -20,7 +20,7 @@ PSEUDO_COUNT = 1e-6
 """Share added to every bin before a KL divergence, which would be infinite at a missed bin."""
 
 
-def js_divergence(p: FloatArray, q: FloatArray) -> float:
+def js_divergence(p: RealArray, q: RealArray) -> float:
     """Return the Jensen-Shannon divergence of two histograms of one shape; 0 to ln 2.
 
     JS = KL(p ‖ m)/2 + KL(q ‖ m)/2 with m = (p + q)/2. Both are normalised first.
@@ -30,7 +30,7 @@ def js_divergence(p: FloatArray, q: FloatArray) -> float:
     return float((rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / 2)
 
 
-def kl_divergence(p: FloatArray, q: FloatArray, pseudo_count: float = PSEUDO_COUNT) -> float:
+def kl_divergence(p: RealArray, q: RealArray, pseudo_count: float = PSEUDO_COUNT) -> float:
     """Return KL(p ‖ q) = Σ p ln(p / q) of two histograms of one shape.
 
     `pseudo_count` is added to every bin of both after normalisation to 1; both are then
@@ -40,7 +40,7 @@ def kl_divergence(p: FloatArray, q: FloatArray, pseudo_count: float = PSEUDO_COU
     return float(rel_entr(p / p.sum(), q / q.sum()).sum())
 
 
-def split_half_js(tics: FloatArray, grid: TICGrid) -> float:
+def split_half_js(tics: RealArray, grid: TICGrid) -> float:
     """Return the JS divergence between even and odd replicas, what is outside as one more bin.
 
     It is small only if replicas from different starts have come to agree. A single replica is
@@ -59,7 +59,7 @@ def split_half_js(tics: FloatArray, grid: TICGrid) -> float:
     return js_divergence(p, q)
 
 
-def independent_frames(tics: FloatArray) -> float:
+def independent_frames(tics: RealArray) -> float:
     """Return the effective number of independent frames in several replicas' time series.
 
     S = M T / (1 + 2 Σ_t ρ_t) with the autocorrelation of all replicas together, in which

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
-from cgfe.geometry import FloatArray, pair_distances
+from cgfe.geometry import pair_distances
 
 if TYPE_CHECKING:
     from deeptime.covariance import CovarianceModel
@@ -66,7 +67,7 @@ class TICAProjection:
     @classmethod
     def fit(
         cls,
-        trajectories: Sequence[FloatArray],
+        trajectories: Sequence[RealArray],
         frame_interval_ps: float,
         lag_ps: float,
         dimensions: int = 2,
@@ -118,7 +119,7 @@ class TICAProjection:
     def bead_count(self) -> int:
         return int(self.pairs.max()) + 1
 
-    def project(self, positions: FloatArray) -> NDArray[np.float64]:
+    def project(self, positions: RealArray) -> NDArray[np.float64]:
         """Return the components (..., D) of positions (..., N, 3) in Å.
 
         Raises
@@ -175,7 +176,7 @@ def _lag_in_frames(lag_ps: float, frame_interval_ps: float) -> int:
 
 
 def _lagged_covariances(
-    trajectories: Sequence[FloatArray], lag: int, lag_ps: float
+    trajectories: Sequence[RealArray], lag: int, lag_ps: float
 ) -> "CovarianceModel":
     """Return time-symmetric covariances of the distances, no pair crossing two trajectories."""
     from deeptime.decomposition import TICA  # half a second, which applying a TICA need not wait

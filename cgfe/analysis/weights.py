@@ -21,14 +21,12 @@ from cgfe.analysis.msm import (
     populations,
     transition_counts,
 )
+from cgfe.array_types import FloatArray, IntArray
 from cgfe.errors import InputError
 
 BOOTSTRAPS = 40
 MISSING = 1e-6
 """Population of a state that a bootstrap sample does not know, in its logarithm's variance."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

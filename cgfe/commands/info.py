@@ -12,10 +12,12 @@ import h5py
 import numpy as np
 
 from cgfe.commands.parsing import Parser
-from cgfe.data.file_format import FORMAT, open_frames
+from cgfe.data.checks import ARRAYS, check_datasets, number_of, residues_of
+from cgfe.data.file_format import is_frames_file, open_frames
+from cgfe.data.frames import REQUIRED
 from cgfe.data.rounded_arrays import STEP, read_rows
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 
 Line = tuple[str, object]
 FORCE_FRAMES = 5000
@@ -48,7 +50,7 @@ def describe_frames(path: Path) -> Iterator[Line]:
         If it is no frames file.
     """
     with open_hdf5(path) as file:
-        if file.attrs.get("format") != FORMAT:
+        if not is_frames_file(file):
             raise InputError(f"{path}: not a frames file; `cgfe import` reads other formats.")
     with open_frames(path) as file:
         yield from _frames_lines(file, path)
@@ -56,14 +58,15 @@ def describe_frames(path: Path) -> Iterator[Line]:
 
 def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
     attributes = dict(file.attrs)
+    check_datasets(file, str(path), [*REQUIRED, *(key for key in ARRAYS if key in file)])
     frames, beads, _ = file["positions"].shape
-    interval = float(attributes["frame_interval_ps"])
+    interval = number_of(attributes, "frame_interval_ps", str(path))
     yield "frames file", f"{path} ({_size(path)})"
-    yield "beads", f"{beads} ({'-'.join(json.loads(attributes['residue_names']))})"
+    yield "beads", f"{beads} ({'-'.join(residues_of(attributes, str(path)))})"
     yield "frames", f"{frames}, one each {interval:g} ps, {frames * interval / 1000:g} ns"
     lengths = np.unique(file["trajectory_index"][()], return_counts=True)[1]
     yield "trajectories", f"{len(lengths)} of {lengths.min()} to {lengths.max()} frames"
-    yield "temperature", f"{float(attributes['temperature_kelvin']):g} K"
+    yield "temperature", f"{number_of(attributes, 'temperature_kelvin', str(path)):g} K"
     yield "force field", attributes["force_field"]
     if "forces" in file:
         stride = -(-frames // FORCE_FRAMES)

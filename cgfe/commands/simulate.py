@@ -10,7 +10,7 @@ from cgfe.errors import InputError
 EPILOG = """\
 Example:
   cgfe simulate --ckpt_path runs/NAME/checkpoints/last.ckpt --output traj.xtc --steps 100000
-With several replicas each has its own file (traj-000.xtc, ...). The topology is written beside
+With several trajectories each has its own file (traj-000.xtc, ...). The topology is written beside
 them (traj.pdb): mdtraj.load("traj.xtc", top="traj.pdb").
 """
 
@@ -21,6 +21,21 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument("--ckpt_path", required=True, help="checkpoint of cgfe fit")
     parser.add_argument("--output", required=True, help="trajectory: .xtc, .dcd or .h5")
     parser.add_argument("--replicas", type=int, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--ladder",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="FACTOR",
+        help="replica exchange between temperatures of these multiples, as 1 1.4; each such "
+        "ladder of replicas gives one trajectory, at the first (default: none)",
+    )
+    parser.add_argument(
+        "--exchange_interval",
+        type=int,
+        default=50,
+        help="steps between attempts to exchange (default: %(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=100_000, help="default: %(default)s")
     parser.add_argument(
         "--save_interval", type=int, default=250, help="steps per frame (default: %(default)s)"
@@ -54,6 +69,8 @@ def run(words: Sequence[str]) -> None:
         save_interval=options.save_interval,
         time_step_ps=options.time_step,
         friction_per_ps=options.friction,
+        ladder=options.ladder,
+        exchange_interval=options.exchange_interval,
     ).check()
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -79,11 +96,14 @@ def run(words: Sequence[str]) -> None:
         options.friction,
         options.seed,
         device,
+        options.ladder,
+        options.exchange_interval,
     )
-    starts = reference.starts.deal(options.replicas)
+    trajectories = -(-options.replicas // len(options.ladder))
+    starts = reference.starts.deal(trajectories * len(options.ladder))
     names = [output]
-    if options.replicas > 1:
-        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(options.replicas)]
+    if trajectories > 1:
+        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(trajectories)]
     with ExitStack() as stack:
         writers = [TrajectoryWriter(stack.enter_context(replacing(name)), system) for name in names]
         for writer in writers:
@@ -105,5 +125,11 @@ def run(words: Sequence[str]) -> None:
     print(
         f"simulated: {names[0]}{' ...' if len(names) > 1 else ''} "
         f"({result.replica_steps_per_second:.0f} replica-steps/s, "
-        f"{int(result.blown_up.sum())} of {options.replicas} replicas blew up)"
+        f"{int(result.blown_up.sum())} of {trajectories} blew up"
+        + (f", exchange accepted {_shares(result.acceptance)}" if result.acceptance else "")
+        + ")"
     )
+
+
+def _shares(acceptance: Sequence[float]) -> str:
+    return ", ".join(f"{share:.2f}" for share in acceptance)

@@ -19,11 +19,13 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
+from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError, check_seed
 from cgfe.files import make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
+from cgfe.training.callbacks.mean_force_validation import MeanForceValidation
 from cgfe.training.callbacks.prediction_writer import PredictionWriter
 from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
@@ -201,6 +203,8 @@ class TrainingCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = Checkpoints(path, self.checkpoint)
         self.checkpoint = None
+        if self.subcommand != "predict":
+            trainer.callbacks.append(MeanForceValidation())
         if trainer.fast_dev_run:
             return trainer
         if self.subcommand == "fit":
@@ -222,7 +226,10 @@ class TrainingCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Check what can be known of the checkpoints before anything is computed."""
+        """Check the frames' forces and the checkpoints' metric before anything is computed."""
+        for term in self.model.loss_config.terms():
+            if term.weight > 0 and "forces" in term.fields:
+                require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
@@ -235,6 +242,8 @@ class TrainingCLI(LightningCLI):
         for callback in trainer.callbacks:
             if isinstance(callback, FreeEnergyValidation):
                 names |= callback.names(data.names)
+            if isinstance(callback, MeanForceValidation):
+                names |= callback.names(data)
         for callback in trainer.callbacks:
             if isinstance(callback, BestCheckpoint):
                 callback.check(names)

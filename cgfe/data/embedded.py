@@ -3,5 +3,8 @@
 from importlib.resources import files
 from pathlib import Path
 
-EMBEDDED = {name: Path(str(files("cgfe.data") / f"{name}.h5")) for name in ("chignolin",)}
+_FOLDER = Path(str(files("cgfe.data")))
+EMBEDDED = {name: _FOLDER / f"{name}.h5" for name in ("chignolin",)}
 """Name as in `data.frames`, and where the file lies."""
+EMBEDDED_MEAN_FORCES: dict[str, Path] = {}
+"""Name of a set, and where its mean forces lie."""

@@ -15,17 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.data.beads import alpha_carbon_topology, bead_types_of
+from cgfe.data.checks import check, check_datasets, number_of, residues_of
 from cgfe.data.file_format import FORMAT, FORMAT_VERSION, ROUNDED_VERSION, open_frames
 from cgfe.data.rounded_arrays import STEP, read_rows, write_rounded
-from cgfe.errors import InputError
 from cgfe.files import replacing
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
 if TYPE_CHECKING:
     import mdtraj
-
-FRAMES_AT_ONCE = 65_536
-"""Checked at once, so that arrays mapped from disk never fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class CGFrames:
     def __post_init__(self) -> None:
         if self.bead_types.size == 0:
             object.__setattr__(self, "bead_types", bead_types_of(self.residue_names))
-        _check(self)
+        check(self)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -150,7 +147,7 @@ class CGFrames:
         }
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs.update(attributes)
-            for name in (*_REQUIRED, *_OPTIONAL):
+            for name in (*REQUIRED, *_OPTIONAL):
                 values = getattr(self, name)
                 if values is not None and self._steps.get(name):
                     write_rounded(file, name, values, self._steps[name])
@@ -170,75 +167,7 @@ class CGFrames:
         return alpha_carbon_topology(self.residue_names, self.bonds)
 
 
-def _check(frames: CGFrames) -> None:
-    """Check shapes, values and what they mean.
-
-    Raises
-    ------
-    InputError
-        If one is wrong; it names the file, what was found and what was expected.
-    """
-    name, shape = frames.name, frames.positions.shape
-    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise InputError(f"{name}: positions have shape {shape}, expected (frames, beads, 3).")
-    count, beads = shape[:2]
-    expected: dict[str, tuple[int, ...]] = {
-        "forces": shape,
-        "force_standard_errors": shape,
-        "trajectory_index": (count,),
-        "all_atom_energies": (count,),
-        "weights": (count,),
-        "bias_log_weights": (count,),
-        "replica_index": (count,),
-        "masses": (beads,),
-        "bead_types": (beads,),
-        "native_positions": (beads, 3),
-    }
-    for key, wanted in expected.items():
-        values = getattr(frames, key)
-        if values is None:
-            continue
-        if values.shape != wanted:
-            raise InputError(
-                f"{name}: {key} have shape {values.shape}, but positions have shape {shape}; "
-                f"expected {wanted}."
-            )
-    numbers = ("positions", "forces", "force_standard_errors", "all_atom_energies")
-    for key in (*numbers, "weights", "masses"):
-        values = getattr(frames, key)
-        for start in range(0, 0 if values is None else len(values), FRAMES_AT_ONCE):
-            finite = np.isfinite(values[start : start + FRAMES_AT_ONCE])
-            if not finite.all():
-                frame = start + int(np.argwhere(~finite)[0][0])
-                raise InputError(f"{name}: {key} are not finite (first at index {frame}).")
-    if frames.bias_log_weights is not None:
-        biased = np.isin(frames.trajectory_index, frames.biased_trajectories)
-        if not np.isfinite(frames.bias_log_weights[biased]).all():
-            raise InputError(f"{name}: bias_log_weights of biased frames are not finite.")
-    _check_meaning(frames)
-
-
-def _check_meaning(frames: CGFrames) -> None:
-    name, beads = frames.name, frames.bead_count
-    if len(frames.residue_names) != beads:
-        raise InputError(f"{name}: {len(frames.residue_names)} residue names for {beads} beads.")
-    if (np.diff(frames.trajectory_index) < 0).any():
-        raise InputError(f"{name}: trajectory_index falls; frames must be in order.")
-    if frames.bonds.ndim != 2 or frames.bonds.shape[1] != 2 or (frames.bonds >= beads).any():
-        raise InputError(f"{name}: bonds have shape {frames.bonds.shape} or name unknown beads.")
-    if frames.weights is not None and ((frames.weights < 0).any() or frames.weights.sum() == 0):
-        raise InputError(f"{name}: weights are negative or all zero.")
-    for key in ("temperature_kelvin", "frame_interval_ps"):
-        if not getattr(frames, key) > 0:
-            raise InputError(f"{name}: {key} is {getattr(frames, key)}, expected a positive value.")
-    twice = np.intersect1d(frames.validation_trajectories, frames.test_trajectories)
-    if len(twice):
-        raise InputError(f"{name}: trajectory {twice[0]} is named for validation and for test.")
-    if (frames.masses <= 0).any() or (frames.bead_types < 0).any():
-        raise InputError(f"{name}: masses must be positive and bead types not negative.")
-
-
-_REQUIRED = ("positions", "trajectory_index", "masses", "bonds", "bead_types")
+REQUIRED = ("positions", "trajectory_index", "masses", "bonds", "bead_types")
 _OPTIONAL = (
     "forces",
     "force_standard_errors",
@@ -257,21 +186,22 @@ def _read(
     cls: type[CGFrames], file: h5py.File, name: str, mapped: Mapping[str, NDArray[Any]]
 ) -> CGFrames:
     attributes: dict[str, Any] = dict(file.attrs)
-    keys = [*_REQUIRED, *(key for key in _OPTIONAL if key in file)]
+    keys = [*REQUIRED, *(key for key in _OPTIONAL if key in file)]
+    check_datasets(file, name, keys)
     arrays: dict[str, Any] = {
         key: mapped[key] if key in mapped else read_rows(file[key]) for key in keys
     }
     steps: dict[str, Any] = {
-        field: float(file[key].attrs.get(STEP, 0.0))
+        field: number_of(file[key].attrs, STEP, f"{name}: {key}")
         for key, field in (("positions", "position_step"), ("forces", "force_step"))
-        if key in file
+        if key in file and STEP in file[key].attrs
     }
     return cls(
         **arrays,
         **steps,
-        residue_names=tuple(json.loads(attributes["residue_names"])),
-        temperature_kelvin=float(attributes["temperature_kelvin"]),
-        frame_interval_ps=float(attributes["frame_interval_ps"]),
+        residue_names=residues_of(attributes, name),
+        temperature_kelvin=number_of(attributes, "temperature_kelvin", name),
+        frame_interval_ps=number_of(attributes, "frame_interval_ps", name),
         force_mapping=str(attributes["force_mapping"]),
         force_field=str(attributes["force_field"]),
         source=str(attributes["source"]),

@@ -120,7 +120,7 @@ class NativeForces:
     def advance(
         self,
         dynamics: Dynamics,
-        scales: tuple[Tensor, Tensor],
+        scales: tuple[Tensor, Tensor, Tensor],
         state: tuple[Tensor, Tensor, Tensor, Tensor],
     ) -> None:
         """Take all replicas through some BAOAB steps, in place.
@@ -128,8 +128,9 @@ class NativeForces:
         Parameters
         ----------
         dynamics : Dynamics
-        scales : Tensor (N, 3), two
-            What half a step's force adds to a velocity, and a standard normal number.
+        scales : Tensor (N, 3), (N, 3), (R,)
+            What half a step's force adds to a velocity, and a standard normal number; the last,
+            of each replica, multiplies the second.
         state : Tensor (R, N, 3), (R, N, 3), (R,), (R, N, 3)
             Positions in Å, velocities in Å/ps, energies, and the forces at the positions; all
             contiguous and float32.

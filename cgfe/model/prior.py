@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
 from cgfe.model.prior_terms import (
-    FloatArray,
     FourierDihedrals,
     HarmonicAngles,
     HarmonicBonds,
@@ -56,10 +56,10 @@ class PriorEnergy(nn.Module):
     @classmethod
     def fit(
         cls,
-        positions: FloatArray,
+        positions: RealArray,
         bonds: IndexArray,
         temperature: float,
-        weights: FloatArray | None = None,
+        weights: RealArray | None = None,
     ) -> "PriorEnergy":
         """Fit every term to the frames, each by itself.
 

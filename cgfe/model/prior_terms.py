@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
 from cgfe.units import thermal_energy
 
-FloatArray = NDArray[np.floating]
 IndexArray = NDArray[np.integer]
 
 HARMONICS = 3
@@ -103,7 +103,7 @@ class PriorTerm(nn.Module):
         return self.potential(self.coordinate(positions)).sum(-1)
 
     @classmethod
-    def invert(cls, values: FloatArray, shares: FloatArray, kt: float) -> dict[str, FloatArray]:
+    def invert(cls, values: RealArray, shares: RealArray, kt: float) -> dict[str, RealArray]:
         """Return the parameters of V by Boltzmann inversion of sampled coordinates.
 
         Parameters
@@ -120,10 +120,10 @@ class PriorTerm(nn.Module):
     @classmethod
     def fit(
         cls,
-        positions: FloatArray,
+        positions: RealArray,
         index: IndexArray,
         temperature: float,
-        weights: FloatArray | None = None,
+        weights: RealArray | None = None,
     ) -> Self:
         """Fit the term to frames.
 
@@ -197,7 +197,7 @@ class HarmonicBonds(_Harmonic):
     coordinate_function = distances
 
     @classmethod
-    def invert(cls, values: FloatArray, shares: FloatArray, kt: float) -> dict[str, FloatArray]:
+    def invert(cls, values: RealArray, shares: RealArray, kt: float) -> dict[str, RealArray]:
         return _gaussian(values, shares[:, None] / values**2, kt)
 
 
@@ -214,11 +214,11 @@ class HarmonicAngles(_Harmonic):
     coordinate_function = angle_cosines
 
     @classmethod
-    def invert(cls, values: FloatArray, shares: FloatArray, kt: float) -> dict[str, FloatArray]:
+    def invert(cls, values: RealArray, shares: RealArray, kt: float) -> dict[str, RealArray]:
         return _gaussian(values, np.broadcast_to(shares[:, None], values.shape), kt)
 
 
-def _gaussian(values: FloatArray, weights: FloatArray, kt: float) -> dict[str, FloatArray]:
+def _gaussian(values: RealArray, weights: RealArray, kt: float) -> dict[str, RealArray]:
     """Return the harmonic parameters whose Gaussian has the moments of `values` (F, K)."""
     weights = weights / weights.sum(0)
     centre = (weights * values).sum(0)
@@ -248,7 +248,7 @@ class FourierDihedrals(PriorTerm):
         return (self.cosine * phases.cos() + self.sine * phases.sin()).sum(-1)
 
     @classmethod
-    def invert(cls, values: FloatArray, shares: FloatArray, kt: float) -> dict[str, FloatArray]:
+    def invert(cls, values: RealArray, shares: RealArray, kt: float) -> dict[str, RealArray]:
         edges = np.linspace(-np.pi, np.pi, DIHEDRAL_BINS + 1)
         density = [np.histogram(angles, bins=edges, weights=shares)[0] for angles in values.T]
         counts = np.stack(density, axis=1) / (shares**2).sum() + 1.0
@@ -274,14 +274,14 @@ class Repulsion(PriorTerm):
         return square * square * square
 
     @classmethod
-    def invert(cls, values: FloatArray, shares: FloatArray, kt: float) -> dict[str, FloatArray]:
+    def invert(cls, values: RealArray, shares: RealArray, kt: float) -> dict[str, RealArray]:
         closest = np.quantile(
             values, CONTACT_QUANTILE, axis=0, weights=shares, method="inverted_cdf"
         )
         return {"contact_distance": np.minimum(closest, LARGEST_CONTACT_DISTANCE)}
 
 
-def _frame_shares(positions: FloatArray, weights: FloatArray | None) -> NDArray[np.float64]:
+def _frame_shares(positions: RealArray, weights: RealArray | None) -> NDArray[np.float64]:
     """Return weights that sum to 1, after checking them and the positions."""
     if positions.ndim != 3 or positions.shape[2] != 3 or 0 in positions.shape:
         raise InputError(

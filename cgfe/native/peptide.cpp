@@ -24,7 +24,7 @@ namespace {
 struct Walkers {
     float *positions, *velocities, *forces;  // (V, A, 3, LANES)
     uint32_t *random;                        // (V, 4, LANES)
-    const float *thermal_energies;           // (V, LANES), kT
+    const float *thermal;           // (V, LANES), kT
     double *energies;                        // (V, TERMS, LANES)
     double *force_sums;                      // (V, A, 3, LANES)
     double *bias;                            // (V, LANES)
@@ -36,7 +36,7 @@ struct Walkers {
                 velocities + numbers,
                 forces + numbers,
                 random + v * 4 * LANES,
-                thermal_energies + v * LANES,
+                thermal + v * LANES,
                 energies + v * TERMS * LANES,
                 force_sums + numbers,
                 bias + v * LANES,
@@ -100,7 +100,7 @@ void evaluate_bias(const Bias &bias, Workspace &w, const Walkers &to) {
 
 void advance(const Peptide &p, Workspace &w, const Walkers &to, const Steps &steps,
              const Bias *bias, Scales s) {
-    s.noise = load(to.thermal_energies) * (1 - s.damping * s.damping);
+    s.noise = load(to.thermal) * (1 - s.damping * s.damping);
     for (int lane = 0; lane < LANES; ++lane) s.noise[lane] = std::sqrt(s.noise[lane]);
     const size_t numbers = size_t(p.sizes.atoms) * 3 * LANES;
     Random random(to.random);

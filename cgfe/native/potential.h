@@ -38,7 +38,7 @@ struct Term {
 
 struct Sizes {
     int32_t beads, layers, hidden, filters, half, intervals, activation;
-    int32_t bonds, angles, dihedrals, repulsions;
+    int32_t bonds, angles, dihedrals, repulsion;
     float cutoff;
 };
 
@@ -51,7 +51,7 @@ struct Potential {
     Dense output, output_back;
     Floats last;
     float last_bias = 0;
-    Term bonds, angles, dihedrals, repulsions;
+    Term bonds, angles, dihedrals, repulsion;
 
     Potential(const Sizes &given, Reader reader)
         : sizes(given), hidden(padded(given.hidden)), filters(padded(given.filters)),
@@ -61,7 +61,7 @@ struct Potential {
         bonds = Term(sizes.bonds, 2, 2, reader);
         angles = Term(sizes.angles, 3, 2, reader);
         dihedrals = Term(sizes.dihedrals, 4, 6, reader);
-        repulsions = Term(sizes.repulsions, 2, 1, reader);
+        repulsion = Term(sizes.repulsion, 2, 1, reader);
     }
 
     void read_network(Reader &reader) {

@@ -127,10 +127,10 @@ class Prior {
 
     float repulsions() const {
         float energy = 0;
-        for (int k = 0; k < p.repulsions.count; ++k) {
-            const int32_t *bead = &p.repulsions.beads[2 * k];
+        for (int k = 0; k < p.repulsion.count; ++k) {
+            const int32_t *bead = &p.repulsion.beads[2 * k];
             const Vector apart = between(bead[0], bead[1]);
-            const float distance = dot(apart, apart), sigma = p.repulsions.values[k];
+            const float distance = dot(apart, apart), sigma = p.repulsion.values[k];
             constexpr float least = SMALLEST_DISTANCE * SMALLEST_DISTANCE;
             const float inverse = 1 / at_least(distance, least);
             const float square = sigma * sigma * inverse, term = square * square * square;

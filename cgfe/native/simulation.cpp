@@ -30,16 +30,17 @@ struct Dynamics {
     int32_t steps;
 };
 
-// V R O R of one replica; the second V needs the new forces. Without friction there is no noise.
+// V R O R of one replica; the second V needs the new forces. Without friction there is no noise,
+// whose scale grows with the root of the replica's temperature, `heat`.
 void move(const Dynamics &d, uint64_t step, uint32_t replica, int numbers, const float *kick,
-          const float *noise_scale, const float *forces, float *positions, float *velocities,
-          float *noise) {
+          const float *noise_scale, float heat, const float *forces, float *positions,
+          float *velocities, float *noise) {
     if (d.damping < 1) normals(d.seed, step, replica, numbers, noise);
 #pragma omp simd
     for (int k = 0; k < numbers; ++k) {
         float v = velocities[k] + forces[k] * kick[k];
         positions[k] += d.half_step * v;
-        v = d.damping * v + noise[k] * noise_scale[k];
+        v = d.damping * v + noise[k] * (noise_scale[k] * heat);
         positions[k] += d.half_step * v;
         velocities[k] = v;
     }
@@ -67,10 +68,11 @@ void potential_evaluate(const void *potential, const float *positions, float *en
 }
 
 // Take the replicas from begin to end through some BAOAB steps. Forces are those at the positions
-// before and after; kick and noise_scale (N, 3) multiply forces and noise.
+// before and after; kick and noise_scale (N, 3) multiply forces and noise, heat (R) noise too.
 void potential_advance(const void *potential, const Dynamics *dynamics, const float *kick,
-                       const float *noise_scale, float *positions, float *velocities,
-                       float *energies, float *forces, int32_t begin, int32_t end) {
+                       const float *noise_scale, const float *heat, float *positions,
+                       float *velocities, float *energies, float *forces, int32_t begin,
+                       int32_t end) {
     const Potential &p = *static_cast<const Potential *>(potential);
     const Dynamics &d = *dynamics;
     Workspace w(p);
@@ -79,8 +81,9 @@ void potential_advance(const void *potential, const Dynamics *dynamics, const fl
         const int last = std::min(first + w.block, end);
         for (int step = 0; step < d.steps; ++step) {
             for (int r = first; r < last; ++r)
-                move(d, d.first_step + step, r, numbers, kick, noise_scale, forces + r * numbers,
-                     positions + r * numbers, velocities + r * numbers, w.noise);
+                move(d, d.first_step + step, r, numbers, kick, noise_scale, heat[r],
+                     forces + r * numbers, positions + r * numbers, velocities + r * numbers,
+                     w.noise);
             evaluate(p, w, positions + first * numbers, energies + first, forces + first * numbers,
                      last - first);
             for (int r = first; r < last; ++r)

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from cgfe.data.file_format import FORMAT
+from cgfe.data.file_format import is_frames_file
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers.source import ReaderOptions, Source
 
 FORMATS = {
@@ -60,7 +60,7 @@ def detect(path: Path) -> str:
             return name
     if path.is_file() and path.suffix in (".h5", ".hdf5"):
         with open_hdf5(path) as file:
-            if file.attrs.get("format") == FORMAT:
+            if is_frames_file(file):
                 raise InputError(f"{path}: is a frames file already; use it as it is.")
     raise InputError(f"{path}: format not recognised; expected one of {', '.join(FORMATS)}.")
 

@@ -1,15 +1,29 @@
 """Reading .npy and .npz arrays a few rows at a time, without ever unpickling."""
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
-from cgfe.readers.source import existing
+from cgfe.readers.source import check_numbers, existing
+
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError),
+    *(KeyError, NotImplementedError, RuntimeError, MemoryError),
+)
+"""What a damaged archive raises: the last ones where its headers claim encryption, a way of
+compression that there is not, or sizes without measure."""
+BAD_HEADER = (SyntaxError, TokenError, TypeError)
+LARGEST_SMALL = 10**7
+"""Numbers of an array that is read as a whole."""
 
 
 def npy_array(path: Path) -> NDArray[Any]:
@@ -23,10 +37,11 @@ def npy_array(path: Path) -> NDArray[Any]:
     existing(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (*DAMAGED, *BAD_HEADER) as error:
         raise InputError(f"{path}: not a readable array of numbers ({error}).") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: expected a single array (.npy), found an archive.")
+    check_numbers(str(path), array.dtype)
     return array
 
 
@@ -45,33 +60,58 @@ class Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 self.names = {name.removesuffix(".npy") for name in archive.namelist()}
-        except (zipfile.BadZipFile, OSError):
+        except DAMAGED:
             raise InputError(f"{path}: not a readable .npz file; it may be truncated.") from None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return a member's shape, from its header."""
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
-            return self._header(file, name)[0]
+        """Return the shape of a member that holds numbers, from its header."""
+        with self._open(name) as file:
+            shape, dtype = self._header(file, name)
+        check_numbers(f"{self.path}: {name}", dtype)
+        return shape
 
     def load(self, name: str) -> NDArray[Any]:
         """Return a whole (small) member."""
+        with self._open(name) as file:
+            shape, _ = self._header(file, name)
+        size = int(np.prod(shape, dtype=object))
+        if size > LARGEST_SMALL:
+            raise InputError(f"{self.path}: {name} has shape {shape}, expected a small array.")
+        with self._damage(name), np.load(self.path, allow_pickle=False) as archive:
+            return np.array(archive[name])
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """Return a whole (small) member that holds real numbers."""
+        values = self.load(name)
+        check_numbers(f"{self.path}: {name}", values.dtype)
+        return values
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[IO[bytes]]:
+        with (
+            self._damage(name),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(f"{name}.npy") as file,
+        ):
+            yield file
+
+    @contextmanager
+    def _damage(self, name: str) -> Iterator[None]:
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                return np.array(archive[name])
-        except (ValueError, zipfile.BadZipFile, OSError) as error:
+            yield
+        except InputError:
+            raise
+        except DAMAGED as error:
             raise InputError(f"{self.path}: {name} cannot be read ({error}).") from None
 
     def rows(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
         """Yield consecutive pieces of at most `rows` rows of a member."""
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
+        with self._open(name) as file:
             shape, dtype = self._header(file, name)
             size = dtype.itemsize * int(np.prod(shape[1:]))
             for start in range(0, shape[0], rows):
                 number = min(rows, shape[0] - start)
-                try:
-                    content = file.read(number * size)
-                except (zipfile.BadZipFile, zipfile.zlib.error, EOFError) as error:  # type: ignore[attr-defined]
-                    raise InputError(f"{self.path}: {name} is damaged ({error}).") from None
+                content = file.read(number * size)
                 if len(content) < number * size:
                     raise InputError(f"{self.path}: {name} is truncated at row {start}.")
                 yield np.frombuffer(content, dtype).reshape(number, *shape[1:])
@@ -84,7 +124,7 @@ class Archive:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran_order, dtype = read(file)
-        except (ValueError, KeyError, EOFError) as error:
+        except (*DAMAGED, *BAD_HEADER) as error:
             raise InputError(f"{self.path}: {name} has no readable header ({error}).") from None
         if dtype.hasobject:
             raise InputError(f"{self.path}: {name} holds pickled objects, expected numbers.")

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cgfe.array_types import RealArray
 from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
 from cgfe.data.frames import CGFrames
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.readers.source import Atoms, Chunk, FloatArray, Source, check_frames_shape
+from cgfe.readers.source import Atoms, Chunk, Source, check_frames_shape
 
 MEGABYTE = 2**20
 COPIES_PER_VALUE = 64
@@ -69,8 +70,11 @@ def import_frames(
         If the source is damaged or inconsistent, its lengths are in another unit, or temperature
         or frame interval are told by neither source nor settings.
     """
-    if settings.stride < 1 or not settings.buffer_megabytes > 0:
-        raise InputError("--stride and --buffer-mb must be positive.")
+    if settings.stride < 1 or not 0 < settings.buffer_megabytes < np.inf:
+        raise InputError(
+            f"--stride {settings.stride} and --buffer-mb {settings.buffer_megabytes:g}: expected "
+            "positive, finite numbers."
+        )
     temperature = _told(source, "temperature_kelvin", "--temperature", settings)
     interval = _told(source, "frame_interval_ps", "--frame-interval", settings)
     mapping, notes = _fit_mapping(source, settings)
@@ -127,8 +131,8 @@ def _told(source: Source, key: str, option: str, settings: ImportSettings) -> fl
         raise InputError(f"{source.name}: does not tell its {name}; give {option}.")
     if by_user is None:
         return float(by_source)
-    if not by_user > 0:
-        raise InputError(f"{option} {by_user:g}: expected a positive number.")
+    if not 0 < by_user < np.inf:
+        raise InputError(f"{option} {by_user:g}: expected a positive, finite number.")
     if by_source is not None and not np.isclose(by_source, by_user, rtol=1e-3):
         raise InputError(f"{source.name}: has {key} {by_source:g}, but {option} says {by_user:g}.")
     return float(by_user)
@@ -145,7 +149,7 @@ def _fit_mapping(
         return None, ()
     # Without forces only the positions' part of the map is used, which all maps share.
     kind = (settings.force_map or "optimal") if source.has_forces else "slice"
-    forces: FloatArray | None = None
+    forces: RealArray | None = None
     notes: tuple[str, ...] = ()
     if kind == "optimal":
         forces = _sampled_forces(source, atoms, settings)
@@ -162,7 +166,7 @@ def _fit_mapping(
     return mapping, notes
 
 
-def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> FloatArray:
+def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> RealArray:
     """Return forces (n, A, 3) from the beginnings of trajectories spread over the source."""
     chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
     room = int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_WHEN_FITTED * atoms.count))
@@ -210,7 +214,7 @@ def _chunks(
 
 
 def _check_times(
-    source: Source, number: int, times: FloatArray, last: float | None, interval: float
+    source: Source, number: int, times: RealArray, last: float | None, interval: float
 ) -> float:
     """Raise InputError if frames are missing or doubled; return the last time."""
     times = np.asarray(times, dtype=np.float64)
@@ -246,7 +250,7 @@ def _beads(chunk: Chunk, source: Source, mapping: CarbonAlphaMapping | None, num
     return replace(chunk, positions=positions, forces=forces)
 
 
-def whole_chains(positions: FloatArray, bonds: NDArray[np.int64], box: FloatArray) -> FloatArray:
+def whole_chains(positions: RealArray, bonds: NDArray[np.int64], box: RealArray) -> RealArray:
     """Undo breaks of chains at the walls of a periodic box.
 
     Parameters

@@ -20,17 +20,19 @@ import mdtraj
 import numpy as np
 from mdtraj.formats import TRRTrajectoryFile
 
+from cgfe.array_types import RealArray
+from cgfe.children import CAN_FORK, in_child
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers import openmm_h5
 from cgfe.readers.arrays import npy_array, npy_rows
 from cgfe.readers.source import (
     Chunk,
-    FloatArray,
     ReaderOptions,
     Source,
     check_frames_shape,
     existing,
+    hdf5_array,
 )
 from cgfe.readers.topology import ProteinTopology, load_topology, protein_topology
 from cgfe.readers.units import force_factor, stored_force_factor
@@ -43,6 +45,11 @@ SUFFIXES = (
 WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".gro")
 WITH_TIMES = (".xtc", ".trr", ".nc", ".netcdf", ".ncdf")
 """mdtraj makes up frame numbers as times for the others."""
+COMPILED = (".xtc", ".trr", ".dcd", ".binpos")
+"""Read by C code that trusts the file."""
+LOOK_FRAMES = 100
+LOOK_SECONDS = 20.0
+SLOWEST_BYTES_PER_SECOND = 2e6
 HDF5 = (".h5", ".hdf5")
 FORCE_SUFFIXES = (".npy", ".h5", ".trr")
 
@@ -70,6 +77,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         raise InputError(f"{paths[0]}: --topology FILE is needed (.pdb, .psf, .prmtop, .gro).")
     topology = load_topology(name or paths[0])
     protein = protein_topology(topology, str(name or paths[0]))
+    for path in paths:
+        _look_through(path, _pieces(path, topology, protein, LOOK_FRAMES))
     forces = _force_files(paths, options)
     first = [_first_frames(path, topology, protein) for path in paths]
     timed = paths[0].name.lower().endswith(WITH_TIMES) and len(first[0].time) > 1
@@ -90,6 +99,30 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
     )
 
 
+def _look_through(path: Path, pieces: Iterator[Any]) -> None:
+    """Raise InputError if a compiled reader hangs or dies of the file, told by a child process.
+
+    Reading takes a tenth of an import's time.
+    """
+    if not CAN_FORK or path.suffix.lower() not in COMPILED:
+        return
+
+    def read() -> str:
+        try:
+            for _ in pieces:
+                pass
+        except InputError as error:
+            return str(error)
+        return ""
+
+    limit = LOOK_SECONDS + path.stat().st_size / SLOWEST_BYTES_PER_SECOND
+    fault = in_child(read, limit)
+    if fault is None:
+        raise InputError(f"{path}: mdtraj's reader hangs or crashes on it; it is damaged.")
+    if fault:
+        raise InputError(fault)
+
+
 def _first_frames(path: Path, topology: Any, protein: ProteinTopology) -> Any:
     for piece in _pieces(path, topology, protein, 2):
         return piece
@@ -106,7 +139,8 @@ def _pieces(path: Path, topology: Any, protein: ProteinTopology, frames: int) ->
     except Exception as error:
         # Each format's parser has its own exceptions.
         raise InputError(
-            f"{path}: cannot be read with a topology of {topology.n_atoms} atoms ({error})."
+            f"{path}: cannot be read with a topology of {topology.n_atoms} atoms "
+            f"({' '.join(str(error).split())})."
         ) from None
 
 
@@ -134,7 +168,7 @@ def _forces_of(path: Path) -> Path | None:
             try:
                 file._read(1, None, False, True)
                 return path
-            except RuntimeError:
+            except (RuntimeError, OSError):
                 pass
     beside = [path.with_name(f"{path.stem}_forces{suffix}") for suffix in FORCE_SUFFIXES]
     return next((candidate for candidate in beside if candidate.is_file()), None)
@@ -151,8 +185,9 @@ def _check_force_file(force: Path | None, topology: Any, protein: ProteinTopolog
         with open_hdf5(force) as file:
             if "forces" not in file:
                 raise InputError(f"{force}: has no dataset `forces`, but {sorted(file)}.")
-            shape = file["forces"].shape
+            shape = hdf5_array(file, "forces", str(force)).shape
     else:
+        _look_through(force, _force_chunks(force, protein, None, LOOK_FRAMES))
         return
     check_frames_shape(str(force), shape)
     if shape[1] not in (topology.n_atoms, len(protein.selection)):
@@ -195,14 +230,17 @@ def _read(
 
 def _force_chunks(
     path: Path, protein: ProteinTopology, unit: str | None, frames: int
-) -> Iterator[FloatArray]:
+) -> Iterator[RealArray]:
     """Yield forces (n, atoms, 3) of the selection in kcal/mol/Å."""
     if path.suffix == ".trr":
         factor = force_factor(unit or "kJ/mol/nm")
-        with TRRTrajectoryFile(str(path)) as file:
-            atoms = protein.selection
-            while len(forces := file._read(frames, atoms, False, True)[-1]):
-                yield forces * factor
+        try:
+            with TRRTrajectoryFile(str(path)) as file:
+                atoms = protein.selection
+                while len(forces := file._read(frames, atoms, False, True)[-1]):
+                    yield forces * factor
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: forces cannot be read ({error}).") from None
     elif path.suffix == ".h5":
         with open_hdf5(path) as file:
             factor = stored_force_factor(file["forces"], unit, str(path))
@@ -214,6 +252,6 @@ def _force_chunks(
             yield _selected(rows, protein) * factor
 
 
-def _selected(forces: FloatArray, protein: ProteinTopology) -> FloatArray:
+def _selected(forces: RealArray, protein: ProteinTopology) -> RealArray:
     same = forces.shape[1] == len(protein.selection)
     return forces if same else forces[:, protein.selection]

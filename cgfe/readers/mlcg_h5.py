@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
+from cgfe.hdf5 import open_hdf5
 from cgfe.readers.residues import linear_bonds, residues_of_embedding
 from cgfe.readers.source import (
     DELTA_ONLY,
@@ -30,6 +30,7 @@ from cgfe.readers.source import (
     Source,
     check_frames_shape,
     check_same_shape,
+    hdf5_array,
     single,
 )
 
@@ -57,11 +58,12 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
     with open_hdf5(path) as file:
         group = _choose(file, path, options.get("molecule"))
         name = f"{path}: {group.name}"
-        shape = group["cg_coords"].shape
+        shape = hdf5_array(group, "cg_coords", name).shape
         check_frames_shape(f"{name}/cg_coords", shape)
         for key in ("cg_forces", "cg_delta_forces"):
             if key in group:
-                check_same_shape(f"{name}/{key}", group[key].shape, "cg_coords", shape)
+                found = hdf5_array(group, key, name).shape
+                check_same_shape(f"{name}/{key}", found, "cg_coords", shape)
         stated = group.attrs.get("N_frames", shape[0])
         if int(stated) != shape[0]:
             raise InputError(f"{name}: N_frames is {stated}, but cg_coords has shape {shape}.")

@@ -120,11 +120,11 @@ def _beads(archive: Archive, number: int, table: str | None) -> Beads:
         if table is None and embedding != "bead_types":
             raise InputError(f"{path}: give --embedding, the table that {embedding} numbers.")
         source = f"{path}: {embedding}"
-        names = residues_of_embedding(archive.load(embedding), table or "cgfe", source, number)
+        names = residues_of_embedding(archive.numbers(embedding), table or "cgfe", source, number)
     else:
         raise InputError(f"{path}: has neither residue_names nor any of {EMBEDDINGS}.")
-    masses: Any = archive.load("masses") if "masses" in archive.names else None
-    bonds = archive.load("bonds") if "bonds" in archive.names else linear_bonds(number)
+    masses: Any = archive.numbers("masses") if "masses" in archive.names else None
+    bonds = archive.numbers("bonds") if "bonds" in archive.names else linear_bonds(number)
     return Beads(
         names, bonds.astype(np.int64), None if masses is None else masses.astype(np.float64)
     )

@@ -27,8 +27,15 @@ import mdtraj
 import numpy as np
 
 from cgfe.errors import InputError
-from cgfe.files import open_hdf5
-from cgfe.readers.source import Chunk, ReaderOptions, Source, check_frames_shape, check_same_shape
+from cgfe.hdf5 import open_hdf5
+from cgfe.readers.source import (
+    Chunk,
+    ReaderOptions,
+    Source,
+    check_frames_shape,
+    check_same_shape,
+    hdf5_array,
+)
 from cgfe.readers.topology import ProteinTopology, load_topology, protein_topology
 from cgfe.readers.units import attribute_text, stored_force_factor
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
@@ -132,7 +139,7 @@ def _header(path: Path, protein: ProteinTopology, wanted: bool) -> dict[str, Any
     with open_hdf5(path) as file:
         if "coordinates" not in file:
             raise InputError(f"{path}: has no dataset `coordinates`, but {sorted(file)}.")
-        coordinates = file["coordinates"]
+        coordinates = hdf5_array(file, "coordinates", str(path))
         check_frames_shape(f"{path}: coordinates", coordinates.shape)
         frames, atoms, _ = coordinates.shape
         if frames == 0 or atoms <= protein.selection.max():
@@ -148,7 +155,8 @@ def _header(path: Path, protein: ProteinTopology, wanted: bool) -> dict[str, Any
         expected |= {"cell_lengths": (frames, 3), "cell_angles": (frames, 3)}
         for key, shape in expected.items():
             if key in file:
-                check_same_shape(f"{path}: {key}", file[key].shape, "what coordinates ask", shape)
+                found = hdf5_array(file, key, str(path)).shape
+                check_same_shape(f"{path}: {key}", found, "what coordinates ask", shape)
         times = file["time"][:2] if "time" in file else np.zeros(0)
         return {
             "frames": frames,

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
-
-FloatArray = NDArray[np.floating[Any]]
 
 JOINED = "trajectories are not marked in this format: all frames count as one trajectory."
 DELTA_ONLY = (
@@ -24,19 +24,19 @@ DELTA_ONLY = (
 class Chunk:
     """Some consecutive frames of one trajectory: atoms of an all-atom source, else beads."""
 
-    positions: FloatArray
+    positions: RealArray
     """(n, A, 3) Å"""
-    forces: FloatArray | None = None
+    forces: RealArray | None = None
     """(n, A, 3) kcal/mol/Å"""
-    delta_forces: FloatArray | None = None
+    delta_forces: RealArray | None = None
     """(n, N, 3) kcal/mol/Å, a foreign prior's forces subtracted"""
-    energies: FloatArray | None = None
+    energies: RealArray | None = None
     """(n,) kcal/mol"""
-    weights: FloatArray | None = None
+    weights: RealArray | None = None
     """(n,), any scale"""
-    times_ps: FloatArray | None = None
+    times_ps: RealArray | None = None
     """(n,)"""
-    box: FloatArray | None = None
+    box: RealArray | None = None
     """(n, 3, 3) Å, rows are the box vectors"""
     trajectory_index: NDArray[np.integer[Any]] | None = None
     """(n,), if the source numbers trajectories itself"""
@@ -142,6 +142,29 @@ def check_frames_shape(name: str, shape: tuple[int, ...], beads: int | None = No
     wanted = "beads" if beads is None else beads
     if len(shape) != 3 or shape[2] != 3 or (beads is not None and shape[1] != beads):
         raise InputError(f"{name}: shape is {shape}, expected (frames, {wanted}, 3).")
+
+
+def check_numbers(name: str, dtype: np.dtype[Any]) -> None:
+    """Raise InputError unless `dtype` is of real numbers."""
+    if dtype.kind not in "fiu":
+        found = "complex numbers" if dtype.kind == "c" else f"no numbers (type {dtype})"
+        raise InputError(f"{name}: holds {found}, expected real numbers.")
+
+
+def hdf5_array(group: h5py.Group, key: str, name: str) -> h5py.Dataset:
+    """Return an array of real numbers.
+
+    Raises
+    ------
+    InputError
+        If it is missing or something else.
+    """
+    thing = group.get(key)
+    if not isinstance(thing, h5py.Dataset) or thing.shape is None:
+        found = "nothing" if thing is None else f"a {type(thing).__name__} of no numbers"
+        raise InputError(f"{name}: {key} is {found}, expected an array of numbers.")
+    check_numbers(f"{name}: {key}", thing.dtype)
+    return thing
 
 
 def check_same_shape(

@@ -9,9 +9,10 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.array_types import RealArray
 from cgfe.errors import InputError
 from cgfe.readers.residues import canonical_residue
-from cgfe.readers.source import Atoms, Beads, FloatArray, existing
+from cgfe.readers.source import Atoms, Beads, existing
 
 UNSAFE_TOPOLOGIES = (".h5", ".hdf5", ".lh5")
 LONGEST_HYDROGEN_BOND = 1.5
@@ -36,7 +37,7 @@ class ProteinTopology:
         """Whether the source has nothing but the Cα atoms."""
         return len(self.selection) == len(self.carbons)
 
-    def atoms(self, positions: FloatArray) -> Atoms | None:
+    def atoms(self, positions: RealArray) -> Atoms | None:
         """Return what the mapping needs; None for a source of Cα beads.
 
         Parameters
@@ -121,7 +122,8 @@ def load_topology(path: str | Path) -> mdtraj.Topology:
         return mdtraj.load_topology(str(path))
     except Exception as error:
         # mdtraj's parsers raise whatever a malformed line happens to trigger.
-        raise InputError(f"{path}: not a topology that mdtraj reads ({error}).") from None
+        told = " ".join(str(error).split())
+        raise InputError(f"{path}: not a topology that mdtraj reads ({told}).") from None
 
 
 def _is_alpha_carbon(atom: Any) -> bool:

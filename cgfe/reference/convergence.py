@@ -16,6 +16,7 @@ from cgfe.analysis.free_energy import TICGrid, effective_sample_size
 from cgfe.analysis.kinetics import ChapmanKolmogorov, Timescales, chapman_kolmogorov, timescales
 from cgfe.analysis.metrics import js_divergence
 from cgfe.analysis.weights import both_ways
+from cgfe.array_types import FloatArray, IntArray
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.reference.sampled import Sampled, fit_projection
@@ -33,8 +34,6 @@ TARGET_DELTA_F_KT = 0.2
 SMALLEST_POWER = 0.1
 """A slower fall than the time to this power is no fall."""
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Progress = Callable[[str, float], None]
 
 

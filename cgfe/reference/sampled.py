@@ -10,15 +10,14 @@ from cgfe.analysis.folding import FoldingData
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT
 from cgfe.analysis.weights import StateWeights, Walkers
-from cgfe.data.frames import FRAMES_AT_ONCE, CGFrames
+from cgfe.array_types import FloatArray, IntArray
+from cgfe.data.checks import FRAMES_AT_ONCE
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.geometry import rmsd
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.projection import Projection, fit_tica
 from cgfe.reference.training_frames import TrainingFrames
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,6 @@ class TrainingFrames:
         raw = self.frames.weights
         return np.ones(len(self.rows)) if raw is None else raw[self.rows]
 
-    @property
-    def trajectory_index(self) -> NDArray[np.int32]:
-        """Trajectory (f,) of each frame."""
-        return self.frames.trajectory_index[self.rows]
-
     def kinetic(self) -> list[NDArray[np.float32]]:
         """Return positions (n, N, 3) of the unbiased segments, or of all if all are biased.
 

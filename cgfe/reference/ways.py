@@ -3,18 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgfe.analysis.core_sets import Rates
 from cgfe.analysis.floor import js_of_equals, mass_of_walkers, sparseness
 from cgfe.analysis.intervals import Interval, interval
 from cgfe.analysis.metrics import js_divergence
 from cgfe.analysis.weights import both_ways, mixed_populations
+from cgfe.array_types import FloatArray, IntArray
 from cgfe.errors import InputError
 from cgfe.reference.sampled import Sampled
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

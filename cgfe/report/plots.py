@@ -17,8 +17,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from cgfe.array_types import RealArray
 from cgfe.data.beads import ONE_LETTER
-from cgfe.geometry import FloatArray, superpose
+from cgfe.geometry import superpose
 from cgfe.simulation.results import FreeEnergyResult
 
 DARK: dict[str, Any] = {
@@ -45,6 +46,8 @@ TERM_LABELS = {
     "coverage": "coverage, share of reference",
     "outside": "outside the grid, share of frames",
     "blown_up": "blown up, share of replicas",
+    "mean_force_mse": "error of mean forces, (kcal/mol/Å)²",
+    "mean_force_mse_prior": "prior's error of mean forces, (kcal/mol/Å)²",
     "split_half_js": "JS between halves of the replicas, nats",
 }
 """Name and unit of each loss term and free-energy metric; a term of the user's own has its name."""
@@ -200,7 +203,7 @@ def _levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.arange(0, min(top, CEILING_KT) + 0.25, 0.5)
 
 
-def _draw_bins(axes: Axes, result: FreeEnergyResult, values: FloatArray, **style: Any) -> Any:
+def _draw_bins(axes: Axes, result: FreeEnergyResult, values: RealArray, **style: Any) -> Any:
     mesh = axes.pcolormesh(*result.edges, np.ma.masked_invalid(values).T, rasterized=True, **style)
     axes.set_xlim(*result.edges[0][[0, -1]])
     axes.set_ylim(*result.edges[1][[0, -1]])
@@ -238,7 +241,7 @@ def _minimum_letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def _mark_minima(axes: Axes, tics: FloatArray) -> None:
+def _mark_minima(axes: Axes, tics: RealArray) -> None:
     for index, (first, second) in enumerate(tics):
         axes.text(
             first, second, _minimum_letter(index), color="white", fontsize=9, weight="bold",
@@ -247,7 +250,7 @@ def _mark_minima(axes: Axes, tics: FloatArray) -> None:
 
 
 def _in_view(
-    reference: FloatArray, model: FloatArray
+    reference: RealArray, model: RealArray
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
     """Superpose the model onto the reference and turn both so that depth is the last axis.
 
@@ -267,19 +270,19 @@ def _in_view(
     return first, second
 
 
-def _bonded(structure: FloatArray | None) -> NDArray[np.bool_]:
+def _bonded(structure: RealArray | None) -> NDArray[np.bool_]:
     if structure is None:
         return np.zeros(0, bool)
     return np.linalg.norm(np.diff(structure, axis=0), axis=1) < LONGEST_BOND
 
 
-def _draw_bonds(axes: Axes, structure: FloatArray, bonded: NDArray[np.bool_], **style: Any) -> None:
+def _draw_bonds(axes: Axes, structure: RealArray, bonded: NDArray[np.bool_], **style: Any) -> None:
     for bead in np.flatnonzero(bonded):
         axes.plot(*structure[bead : bead + 2, :2].T, solid_capstyle="round", zorder=1, **style)
 
 
 def _draw_trace(
-    axes: Axes, structure: FloatArray, bonded: NDArray[np.bool_], letters: Sequence[str]
+    axes: Axes, structure: RealArray, bonded: NDArray[np.bool_], letters: Sequence[str]
 ) -> None:
     _draw_bonds(axes, structure, bonded, color=mpl.rcParams["text.color"], lw=1.2)
     order = np.argsort(structure[:, 2])  # nearest beads last, so that they cover the others

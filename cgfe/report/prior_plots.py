@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from cgfe.geometry import FloatArray
+from cgfe.array_types import RealArray
 from cgfe.model.prior import PriorEnergy
 from cgfe.report.plots import FAINT_COLOUR, MODEL_COLOUR
 from cgfe.units import thermal_energy
@@ -17,7 +17,7 @@ MAX_FRAMES = 50_000
 
 
 _COORDINATES: dict[
-    str, tuple[str, tuple[float, float] | None, Callable[[FloatArray], FloatArray]]
+    str, tuple[str, tuple[float, float] | None, Callable[[RealArray], RealArray]]
 ] = {
     "bonds": ("r, Å", None, np.square),
     "angles": ("cos θ", (-1.0, 1.0), np.ones_like),
@@ -28,9 +28,9 @@ _COORDINATES: dict[
 
 def plot_prior_fit(
     prior: PriorEnergy,
-    positions: FloatArray,
+    positions: RealArray,
     temperature: float,
-    weights: FloatArray | None = None,
+    weights: RealArray | None = None,
 ) -> Figure:
     """Draw the density of each bond, angle and dihedral beside its fitted Boltzmann density.
 
@@ -85,6 +85,6 @@ def plot_prior_fit(
     return figure
 
 
-def _padded(values: FloatArray) -> tuple[float, float]:
+def _padded(values: RealArray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return low - 0.25 * (high - low), high + 0.25 * (high - low)

@@ -25,6 +25,7 @@ BETTER = {
     "w1_tic1": "lower",
     "w1_tic2": "lower",
     "delta_f_kt": "near 0",
+    "mean_force_mse": "lower",
     "coverage": "higher",
     "outside": "lower",
     "blown_up": "lower",

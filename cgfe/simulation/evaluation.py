@@ -16,6 +16,7 @@ from scipy import ndimage
 from cgfe.analysis.comparison import Comparison, compare_ensembles, mse_kt2
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
+from cgfe.analysis.intervals import Interval
 from cgfe.analysis.metrics import (
     FOLDED_RMSD,
     independent_frames,
@@ -79,7 +80,7 @@ def simulate(
 ) -> SimulationResult:
     """Run this process's share of the replicas, started evenly over TIC space.
 
-    Every process gets equally many replicas (rounded up), with its own random stream.
+    Every process gets equally many ladders (rounded up), with its own random stream.
     """
     frames = torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
@@ -90,9 +91,13 @@ def simulate(
         config.friction_per_ps,
         (config.seed or 0) * 10_007 + rank,
         device,
+        config.ladder,
+        config.exchange_interval,
     )
-    starts = torch.from_numpy(reference.starts.deal(config.replicas, rank, world_size))
-    return simulation.run(starts, config.steps, config.save_interval, progress)
+    length = len(config.ladder)
+    ladders = -(-config.replicas // (length * world_size))
+    starts = reference.starts.deal(ladders * length * world_size, rank, world_size)
+    return simulation.run(torch.from_numpy(starts), config.steps, config.save_interval, progress)
 
 
 def judge(
@@ -223,6 +228,20 @@ def free_energy_result(
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, tica.project(positions), positions),
         model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
+    )
+
+
+def with_mean_force_error(
+    result: FreeEnergyResult, model: Interval, prior: Interval
+) -> FreeEnergyResult:
+    """Return a result with the errors against mean forces too; a perfect model has none."""
+    name = "mean_force_mse"
+    return replace(
+        result,
+        metrics=result.metrics | {name: model.value},
+        intervals=result.intervals | {name: (model.low, model.high)},
+        floor=result.floor | {name: 0.0},
+        prior=result.prior | {name: prior.value} if result.prior else {},
     )
 
 

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,19 +13,11 @@ from torch import Tensor
 
 from cgfe.errors import InputError, check_seed, require
 from cgfe.kernels.fast_potential import FastPotential
-from cgfe.kernels.simulation import Dynamics
 from cgfe.model.potential import Potential
-from cgfe.units import ACCELERATION, thermal_energy
-
-LARGEST_SPREAD = 50.0
-"""Å times √N beyond the start's own size: a bead that far from its replica's centre has left
-any molecule, since a stretched chain of ten residues reaches 20 Å."""
+from cgfe.simulation.ladder import TemperatureLadder, check_ladder
+from cgfe.simulation.state import ReplicaState
 
 MOST_REPLICAS = 10**7
-
-ONE_THREAD_BEADS = 5120
-"""Beads of all replicas up to which torch steps on one CPU thread: its operations are so short
-that waking a second one costs more than it brings, most of all on a machine that is not idle."""
 
 
 @dataclass
@@ -35,7 +27,7 @@ class SimulationConfig:
     Attributes
     ----------
     replicas : int
-        Independent copies of the system.
+        Copies of the system, at all temperatures together; rounded up to whole ladders.
     steps : int
         Time steps per replica, a multiple of `save_interval`.
     save_interval : int
@@ -48,19 +40,27 @@ class SimulationConfig:
         Share of each trajectory that is dropped before analysis.
     seed : int, optional
         0 if not given; the command line takes seed_everything by default.
+    ladder : list of float
+        Temperatures of replica exchange, as multiples of the data's, rising from 1; [1] for none.
+        Every so many replicas trade temperatures among themselves, and those that are at the
+        data's give the frames: `replicas` divided by the ladder's length each time.
+    exchange_interval : int
+        Steps between two attempts to trade, at most; one is made at each frame.
     fast : bool
         On a CPU, tabulate the network's filters and step in C++: the same forces to 1e-5, and ten
         times the speed or more. Off, on a GPU, or without a compiler: the network as it is
         trained, with autograd.
     """
 
-    replicas: int = 128
+    replicas: int = 126
     steps: int = 10_000
     save_interval: int = 50
     time_step_ps: float = 0.016
     friction_per_ps: float = 0.2
     burn_in: float = 0.2
     seed: int | None = None
+    ladder: list[float] = field(default_factory=lambda: [1.0, 1.3, 1.67])
+    exchange_interval: int = 50
     fast: bool = True
 
     def check(self) -> None:
@@ -77,6 +77,8 @@ class SimulationConfig:
         _check_dynamics(self.time_step_ps, self.friction_per_ps)
         require(0 <= self.burn_in < 1, "burn_in", self.burn_in, "at least 0 and less than 1")
         check_seed("seed", self.seed)
+        check_ladder(self.ladder)
+        _check_exchange(self.exchange_interval)
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,15 @@ class SimulationResult:
 
     Attributes
     ----------
-    positions : array (frames, replicas, N, 3), float32
-        Å, every `save_interval` steps, the start not included. A replica that blew up repeats
-        its last good frame. No frames if they were handed to `on_frame`.
-    blown_up : array (replicas,) of bool
+    positions : array (frames, ladders, N, 3), float32
+        Å, every `save_interval` steps, the start not included; with replica exchange of the one
+        replica of each ladder that is at the data's temperature, else of each replica. One that
+        blew up repeats its last good frame. No frames if they were handed to `on_frame`.
+    blown_up : array (ladders,) of bool
+    replicas : int
+        At all temperatures.
+    acceptance : list of float
+        Share of the attempts to trade that did, between neighbouring temperatures.
     seconds : float
         Wall time.
     steps : int
@@ -102,11 +109,13 @@ class SimulationResult:
     seconds: float
     steps: int
     kinetic_temperature: float
+    replicas: int
+    acceptance: list[float]
 
     @property
     def replica_steps_per_second(self) -> float:
         """Steps of all replicas together per second of wall time."""
-        return self.steps * len(self.blown_up) / self.seconds
+        return self.steps * self.replicas / self.seconds
 
 
 class LangevinSimulation:
@@ -126,6 +135,8 @@ class LangevinSimulation:
         Of velocities and noise. Each further `run` goes on in the same random stream.
     device : device, optional
         Where to run; the potential is moved there. By default where the potential is.
+    ladder, exchange_interval : sequence of float, int
+        As in `SimulationConfig`.
 
     Raises
     ------
@@ -142,6 +153,8 @@ class LangevinSimulation:
         friction_per_ps: float,
         seed: int,
         device: torch.device | str | None = None,
+        ladder: Sequence[float] = (1.0,),
+        exchange_interval: int = 50,
     ) -> None:
         _check_dynamics(time_step_ps, friction_per_ps)
         good = 0 < temperature < math.inf
@@ -155,6 +168,8 @@ class LangevinSimulation:
         self.temperature = temperature
         self.time_step_ps = time_step_ps
         self.friction_per_ps = friction_per_ps
+        _check_exchange(exchange_interval)
+        self.ladder, self.exchange_interval = check_ladder(ladder), exchange_interval
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     @torch.no_grad()
@@ -207,124 +222,58 @@ class LangevinSimulation:
                 f"{' and '.join(map(str, known))}."
             )
         began = time.perf_counter()
-        state = _State(self, start)
+        # The kernel and exchange make random numbers of their own, in streams of each run.
+        seeds = torch.randint(2**62, (2,), generator=self.generator, device=self.device).tolist()
+        ladder = TemperatureLadder(self.temperature, self.ladder, len(start), seeds[1])
+        length = len(self.ladder)
+        parts = 1 if length == 1 else -(-save_interval // self.exchange_interval)
+        ends = [save_interval * part // parts for part in range(parts + 1)]
+        state = ReplicaState(
+            self.potential,
+            start,
+            self.masses,
+            self.temperature,
+            ladder,
+            self.time_step_ps,
+            self.friction_per_ps,
+            self.generator,
+            seeds[0],
+        )
         frames = steps // save_interval
-        kept = np.empty((0 if on_frame else frames, *start.shape), dtype=np.float32)
+        shape = (0 if on_frame else frames, len(start) // length, *start.shape[1:])
+        kept = np.empty(shape, dtype=np.float32)
         for frame in range(frames):
-            state.advance(save_interval)
-            state.check()
+            for begin, end in pairwise(ends):
+                state.advance(end - begin)
+                state.check()
+                if length > 1:
+                    state.exchange()
+            positions, blown_up = state.cold()
             if on_frame is None:
-                kept[frame] = state.last_good.cpu().numpy()
+                kept[frame] = positions.cpu().numpy()
             else:
-                on_frame(frame, state.last_good)
+                on_frame(frame, positions)
             if progress is not None:
                 progress((frame + 1) * save_interval)
         return SimulationResult(
             positions=kept,
-            blown_up=state.blown_up.cpu().numpy(),
+            blown_up=blown_up.cpu().numpy(),
             seconds=time.perf_counter() - began,
             steps=steps,
             kinetic_temperature=state.kinetic_temperature(),
+            replicas=len(start),
+            acceptance=ladder.acceptance,
         )
-
-
-class _State:
-    """Positions, velocities and forces of all replicas, and who has blown up."""
-
-    def __init__(self, simulation: LangevinSimulation, start: Tensor) -> None:
-        self.potential, self.generator = simulation.potential, simulation.generator
-        dt, friction = simulation.time_step_ps, simulation.friction_per_ps
-        self.half_step = 0.5 * dt
-        self.damping = float(np.exp(-friction * dt))
-        masses = simulation.masses.to(start)[:, None].repeat(1, 3)
-        inverse_mass = ACCELERATION / masses
-        self.kick = self.half_step * inverse_mass
-        thermal_speed = (thermal_energy(simulation.temperature) * inverse_mass).sqrt()
-        self.noise_scale = thermal_speed * (1 - self.damping**2) ** 0.5
-        self.temperature = simulation.temperature
-        self.thermal_speed = thermal_speed
-
-        self.last_good = start
-        self.positions = start.clone()
-        self.noise = torch.empty_like(start)
-        self.velocities = self.noise.normal_(generator=self.generator) * thermal_speed
-        self.limit = _largest_distance(start) + LARGEST_SPREAD * start.shape[1] ** 0.5
-        self.temperature_sum, self.temperature_count = 0.0, 0
-        self.energy, self.forces = self.potential.energy_and_forces(self.positions)
-        self.blown_up = ~self.energy.isfinite()
-        # The kernel makes its own random numbers, in a stream of its own for each run.
-        seed = torch.randint(2**62, (), generator=self.generator, device=start.device)
-        self.dynamics = Dynamics(half_step=self.half_step, damping=self.damping, seed=int(seed))
-        self.native = self.potential.native if isinstance(self.potential, FastPotential) else None
-
-    def advance(self, steps: int) -> None:
-        """Advance by some time steps, all of them in one call if the C++ kernel takes them."""
-        if self.native is None:
-            with _fitting_threads(self.positions):
-                for _ in range(steps):
-                    self.step()
-            return
-        self.dynamics.steps = steps
-        state = (self.positions, self.velocities, self.energy, self.forces)
-        self.native.advance(self.dynamics, (self.kick, self.noise_scale), state)
-        self.dynamics.first_step += steps
-
-    def step(self) -> None:
-        """Advance by one time step: V R O R V."""
-        self.velocities.addcmul_(self.forces, self.kick)
-        if self.damping == 1:
-            self.positions.add_(self.velocities, alpha=2 * self.half_step)
-        else:
-            self.positions.add_(self.velocities, alpha=self.half_step)
-            self.noise.normal_(generator=self.generator)
-            self.velocities.mul_(self.damping).addcmul_(self.noise, self.noise_scale)
-            self.positions.add_(self.velocities, alpha=self.half_step)
-        self.energy, self.forces = self.potential.energy_and_forces(self.positions)
-        self.velocities.addcmul_(self.forces, self.kick)
-
-    def check(self) -> None:
-        """Freeze replicas that blew up since the last check; add to the temperature.
-
-        Checked at frames alone, so that a GPU need not wait at every step: between two frames
-        a replica that has blown up may go anywhere, since no other sees it.
-        """
-        good = self.energy.isfinite() & (_largest_distance(self.positions) <= self.limit)
-        self.blown_up = self.blown_up | ~good
-        frozen = self.blown_up[:, None, None]
-        self.last_good = torch.where(frozen, self.last_good, self.positions)
-        self.positions = self.last_good.clone()
-        scaled = (self.velocities / self.thermal_speed).square().mean((1, 2))
-        self.temperature_sum += float(scaled[~self.blown_up].sum())
-        self.temperature_count += int((~self.blown_up).sum())
-
-    def kinetic_temperature(self) -> float:
-        """Return ⟨m v²⟩ / kB over frames, good replicas and all 3N degrees of freedom."""
-        if self.temperature_count == 0:
-            return float("nan")
-        return self.temperature * self.temperature_sum / self.temperature_count
-
-
-@contextmanager
-def _fitting_threads(positions: Tensor) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    beads = positions.shape[0] * positions.shape[1]
-    torch.set_num_threads(1 if beads <= ONE_THREAD_BEADS else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _largest_distance(positions: Tensor) -> Tensor:
-    """Return (R,), the distance of each replica's outermost bead from its centre."""
-    centred = positions - positions.mean(1, keepdim=True)
-    return torch.linalg.vector_norm(centred, dim=-1).amax(1)
 
 
 def _check_steps(steps: int, save_interval: int) -> None:
     require(save_interval >= 1, "save_interval", save_interval, "at least 1")
     wanted = f"a positive multiple of save_interval, {save_interval}"
     require(steps >= 1 and steps % save_interval == 0, "steps", steps, wanted)
+
+
+def _check_exchange(interval: int) -> None:
+    require(interval >= 1, "exchange_interval", interval, "at least 1")
 
 
 def _check_dynamics(time_step_ps: float, friction_per_ps: float) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgfe.data.embedded import EMBEDDED
+from cgfe.data.embedded import EMBEDDED, EMBEDDED_MEAN_FORCES
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import Split, SplitConfig, split_frames
 from cgfe.errors import InputError, check_seed, require
@@ -30,6 +30,7 @@ from cgfe.training.arrays import (
     training_bytes,
 )
 from cgfe.training.batches import FrameLoader, System
+from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.streaming import StreamedSystem
 
 _Read = tuple[CGFrames, Split, Reference, NDArray[np.float64]]
@@ -68,6 +69,10 @@ class CGFramesDataModule(L.LightningDataModule):
         Order of the training frames; the command line takes seed_everything by default.
     cache_dir : str, optional
         Where fitted references are kept; by default the user's cache folder.
+    mean_forces : str or list of str, optional
+        Files of mean forces (`cgfe reference` with mean_forces), one for each system or fewer; by
+        default those that come with an embedded set. What they hold out is compared with at each
+        validation and test (`mean_force_mse`).
     memory_gb : float, optional
         Memory (2^30 bytes) that the training frames of one process may take; by default half of
         the machine's, shared among its processes. A larger set is streamed: it is copied to
@@ -90,6 +95,7 @@ class CGFramesDataModule(L.LightningDataModule):
         order_seed: int | None = None,
         cache_dir: str | None = None,
         memory_gb: float | None = None,
+        mean_forces: str | list[str] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -107,6 +113,13 @@ class CGFramesDataModule(L.LightningDataModule):
             raise InputError("data.frames names no file.")
         self.paths = [Path(EMBEDDED.get(source, source)) for source in sources]
         self.names = [path.stem for path in self.paths]
+        if mean_forces is None:
+            known = [EMBEDDED_MEAN_FORCES[x] for x in sources if x in EMBEDDED_MEAN_FORCES]
+            self.mean_force_paths: list[str | Path] = [*known]
+        else:
+            self.mean_force_paths = (
+                [mean_forces] if isinstance(mean_forces, str) else [*mean_forces]
+            )
         self.batch_size = batch_size
         if len(set(self.names)) < len(self.names):
             raise InputError(f"data.frames has files of one name ({', '.join(self.names)}).")
@@ -123,6 +136,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self.splits: list[Split] = []
         self.references: list[Reference] = []
         self.systems: list[System] = []
+        self.mean_forces: list[CGFrames | None] = []
         self._read: list[_Read] = []
 
     def prepare_data(self) -> None:
@@ -146,6 +160,9 @@ class CGFramesDataModule(L.LightningDataModule):
             self.splits.append(split)
             self.references.append(reference)
             self.systems.append(self._system(frames, reference, number, streams, tics))
+        self.mean_forces = read_mean_forces(
+            self.mean_force_paths, [reference.system.residue_names for reference in self.references]
+        )
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "

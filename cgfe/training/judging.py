@@ -6,10 +6,11 @@ from typing import Literal
 import lightning as L
 
 from cgfe.reference.ensembles import Part
-from cgfe.simulation.evaluation import free_energy_result, judge
+from cgfe.simulation.evaluation import free_energy_result, judge, with_mean_force_error
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
 from cgfe.training.figures import show_surfaces
+from cgfe.training.mean_forces import mean_force_errors
 from cgfe.training.module import CGForceField
 from cgfe.training.priors import judged_prior
 from cgfe.training.replicas import facts_of, simulate_together
@@ -45,7 +46,7 @@ def judged_models(
     priors : list of PriorResult or None
         What each system's prior alone scores, to be shown beside.
     """
-    results = []
+    results, errors = [], mean_force_errors(trainer, module, part)
     for system, reference in enumerate(module.references):
         run = simulate_together(trainer, module, module.potential(system), system, config, "model")
         seed = config.seed or 0
@@ -57,6 +58,8 @@ def judged_models(
             priors[system],
             facts_of(trainer, module, run, config),
         )
+        if system < len(errors) and (error := errors[system]) is not None:
+            result = with_mean_force_error(result, error.model, error.prior)
         results.append(result)
         if trainer.is_global_zero:
             suffix = "" if system == 0 else f"-{result.system}"

@@ -66,6 +66,8 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
         kinetic_temperature=float(
             gather(torch.tensor(run.kinetic_temperature, device=device)).mean()
         ),
+        replicas=run.replicas * len(positions),
+        acceptance=gather(torch.tensor(run.acceptance, device=device)).mean(0).tolist(),
     )
 
 
@@ -77,12 +79,15 @@ def facts_of(
     epoch, step = now if trainer.state.fn == "fit" else module.trained or now
     settings = asdict(config)
     return {
-        "replicas": run.positions.shape[1],
+        "replicas": run.replicas,
+        "trajectories": run.positions.shape[1],
         "steps": run.steps,
         **{key: settings[key] for key in ("time_step_ps", "friction_per_ps", "burn_in", "seed")},
         "seconds": run.seconds,
         "replica_steps_per_second": run.replica_steps_per_second,
         "kinetic_temperature_kelvin": run.kinetic_temperature,
+        "ladder": settings["ladder"],
+        "acceptance": run.acceptance,
         "device": str(module.device),
         "epoch": epoch,
         "step": step,

@@ -23,9 +23,7 @@ from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.exchange import (
     ExchangeReport,
     ReplicaExchange,
-    exchanged,
     ladder_history,
-    round_trips,
 )
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import sample
@@ -38,6 +36,7 @@ from cgfe.all_atom.system import (
     peptide_from_pdb,
     peptide_from_sequence,
 )
+from cgfe.analysis.exchange import round_trips
 from cgfe.errors import InputError
 from cgfe.geometry import pair_distances, rmsd
 from cgfe.units import thermal_energy
@@ -232,24 +231,6 @@ def test_capped_chain_has_neutral_ends_and_beads_of_its_residues_alone() -> None
     np.testing.assert_allclose(np.linalg.norm(beads[4:] - beads[:-4], axis=1), 6.2, atol=0.3)
 
 
-def test_exchange_accepts_with_the_metropolis_probability() -> None:
-    """Detailed balance of one pair, and pairs of the other parity stay."""
-    kt = np.array([thermal_energy(t) for t in (300.0, 330.0, 360.0)])
-    energies = np.array([-10.0, -11.0, -9.0])  # of replicas in slots 1, 0, 2
-    slots = np.array([1, 0, 2])
-    random = np.random.default_rng(0)
-    draws = [exchanged(slots, energies, 1 / kt, 0, random.random(1)) for _ in range(4000)]
-    share = np.mean([(after != slots).any() for after in draws])
-    expected = np.exp((1 / kt[0] - 1 / kt[1]) * (energies[1] - energies[0]))
-    assert 0.1 < expected < 0.9
-    assert share == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 4000))
-    assert all(after[2] == 2 for after in draws)
-    # Downhill always: the hot replica has the lower energy.
-    np.testing.assert_array_equal(
-        exchanged(slots, -energies, 1 / kt, 0, np.ones(1) * 0.999), [0, 1, 2]
-    )
-
-
 def test_exchange_scales_the_kinetic_energy_of_the_step(tmp_path: Path) -> None:
     """Of a stiff bond, ω dt = 0.9, whose velocities half a step ago are others than now.
 
@@ -294,20 +275,6 @@ def test_exchange_scales_the_kinetic_energy_of_the_step(tmp_path: Path) -> None:
     np.testing.assert_allclose(second.on_step / first.on_step, [1.5, 1 / 1.5], rtol=1e-5)
     half_step_ago = second.half_step_ago / first.half_step_ago
     assert (np.abs(half_step_ago / [1.5, 1 / 1.5] - 1) > 0.01).all(), half_step_ago
-
-
-@pytest.mark.parametrize(
-    ("path", "trips"),
-    [
-        ([0, 1, 2, 1, 0], 1),
-        ([2, 1, 0, 1, 2], 0),
-        ([1, 1, 1], 0),
-        ([0, 2, 2, 0, 0, 2, 0], 2),
-        ([], 0),
-    ],
-)
-def test_round_trips_go_up_and_back(path: list[int], trips: int) -> None:
-    assert round_trips(np.array(path, dtype=int), 3) == trips
 
 
 TEMPERATURES = (300.0, 450.0)

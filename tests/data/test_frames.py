@@ -1,13 +1,16 @@
 """CGFrames: what is written comes back, and what is wrong is refused in one sentence."""
 
 import dataclasses
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from cgfe.commands.info import describe_frames
 from cgfe.data.beads import bead_types_of
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
@@ -78,9 +81,76 @@ def with_other_version(file: h5py.File) -> None:
     file.attrs["format_version"] = 99
 
 
+def with_attribute(key: str, value: object) -> Callable[[h5py.File], None]:
+    def damage(file: h5py.File) -> None:
+        file.attrs[key] = value
+
+    return damage
+
+
+def with_array(key: str, value: object) -> Callable[[h5py.File], None]:
+    def damage(file: h5py.File) -> None:
+        del file[key]
+        if value is None:
+            file.create_group(key)
+        else:
+            file[key] = value
+
+    return damage
+
+
+def with_first(key: str, value: float) -> Callable[[h5py.File], None]:
+    def damage(file: h5py.File) -> None:
+        values = file[key][()]
+        values.flat[0] = value
+        del file[key]
+        file[key] = values
+
+    return damage
+
+
+def without_forward_index(file: h5py.File) -> None:
+    file["trajectory_index"][:] = -1
+
+
+def without_beads(file: h5py.File) -> None:
+    frames = len(file["positions"])
+    for key, shape in {"positions": (frames, 0, 3), "masses": (0,), "bead_types": (0,)}.items():
+        del file[key]
+        file.create_dataset(key, shape, dtype="i8" if key == "bead_types" else "f8")
+    del file["forces"], file["native_positions"]
+    file.attrs["residue_names"] = "[]"
+
+
+LIST = "expected a JSON list of three-letter codes"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (with_attribute("residue_names", "TYR TYR"), f"residue_names is 'TYR TYR', {LIST}"),
+        (with_attribute("residue_names", "null"), LIST),
+        (with_attribute("residue_names", json.dumps(list(range(10)))), LIST),
+        (with_attribute("residue_names", 7), LIST),
+        (with_attribute("temperature_kelvin", "warm"), "is 'warm', expected one number"),
+        (with_attribute("temperature_kelvin", np.inf), "is inf, expected a positive value"),
+        (with_attribute("temperature_kelvin", [300, 310]), "expected one number"),
+        (with_array("positions", None), "positions is a group, expected an array of numbers"),
+        (with_array("positions", "none"), "positions are no numbers, expected real numbers"),
+        (with_array("positions", 5.0), r"positions have shape \(\), expected \(frames, beads, 3\)"),
+        (with_array("positions", h5py.Empty("f4")), "positions is empty"),
+        (with_array("positions", np.ones((5, 10, 3), complex)), "positions are complex numbers"),
+        (without_forward_index, "trajectory_index is -1, expected 0 or more"),
+        (with_array("bead_types", np.full(10, 1.5)), "bead_types are numbers with a fraction"),
+        (with_first("bead_types", 10**6), "bead types reach 1000000, expected 9999 at most"),
+        (with_first("bonds", -1), "bonds name beads -1 to 9, expected two different ones each"),
+        (with_first("bonds", 1), "expected two different ones each"),
+        (with_first("positions", 1e20), "positions reach 1e.20, expected 1e.09 at most"),
+        (with_first("native_positions", np.nan), "native_positions are not finite"),
+        (
+            without_beads,
+            r"shape \(\d+, 0, 3\), expected \(frames, beads, 3\), one",
+        ),
         (with_nan, r"positions are not finite \(first at index 3\)"),
         (with_other_beads, r"forces have shape \(\d+, 9, 3\), but positions have shape"),
         (with_unit, "length_unit is 'nanometer', expected 'angstrom'"),
@@ -100,6 +170,8 @@ def test_wrong_content_is_named(
     with pytest.raises(InputError, match=message) as raised:
         CGFrames.load(path)
     assert str(path) in str(raised.value)
+    with suppress(InputError):  # what is only wrong in the values is not looked at
+        list(describe_frames(path))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])

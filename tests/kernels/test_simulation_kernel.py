@@ -1,12 +1,9 @@
 """The C++ kernel: the potential's energies and forces, its noise, and nothing else in its steps."""
 
 import copy
-import ctypes
 import math
-import os
 import platform
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -21,7 +18,6 @@ from cgfe.kernels.accuracy import TOLERANCE, in_float64
 from cgfe.kernels.fast_potential import FastPotential, accelerated
 from cgfe.kernels.simulation import Dynamics, NativeForces, runs_natively
 from cgfe.kernels.tables import network_arrays
-from cgfe.kernels.training import is_supported
 from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy
 from cgfe.model.prior_terms import HarmonicBonds
@@ -201,7 +197,7 @@ def noise_of(replicas: int, beads: int, steps: int, seed: int = 1) -> np.ndarray
     """Return the kernel's noise (steps, replicas, beads, 3): velocities that friction stops."""
     kernel = free_of(beads)
     state = state_of(kernel, torch.zeros(replicas, beads, 3))
-    scales = torch.zeros(beads, 3), torch.ones(beads, 3)
+    scales = torch.zeros(beads, 3), torch.ones(beads, 3), torch.ones(replicas)
     noise = []
     for step in range(steps):
         kernel.advance(Dynamics(seed=seed, first_step=step, steps=1), scales, state)
@@ -274,6 +270,7 @@ def test_threads_and_cuts_do_not_change_a_bit(beads, monkeypatch):
     start = chains(replicas, beads, 0)
     kernel = native_of(potential_of(7, beads, num_layers=3), start)
     kick, noise_scale = torch.full((beads, 3), 0.008), torch.full((beads, 3), 0.3)
+    heat = torch.linspace(1, 2, replicas)
 
     def run(threads: int, cuts: list[int], chosen: slice = slice(None)) -> list[Tensor]:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -283,7 +280,7 @@ def test_threads_and_cuts_do_not_change_a_bit(beads, monkeypatch):
             dynamics = Dynamics(
                 half_step=0.002, damping=0.9, seed=3, first_step=done + 2**32 - 4, steps=steps
             )
-            kernel.advance(dynamics, (kick, noise_scale), state)
+            kernel.advance(dynamics, (kick, noise_scale, heat[chosen]), state)
             done += steps
         return list(state)
 
@@ -305,25 +302,20 @@ def test_a_step_is_baoab():
     start = chains(5, beads, 1)
     kernel = native_of(potential_of(8, beads), start)
     kick, noise_scale = torch.rand(beads, 3) * 0.01, torch.rand(beads, 3)
+    heat = torch.rand(5) + 1
     state = state_of(kernel, start)
     state[1].normal_()
     x, v, _, f = (tensor.clone() for tensor in state)
     noise = torch.from_numpy(noise_of(5, beads, 1)[0]).float()
     dynamics = Dynamics(half_step=half, damping=damping, seed=1, steps=1)
-    kernel.advance(dynamics, (kick, noise_scale), state)
+    kernel.advance(dynamics, (kick, noise_scale, heat), state)
     v = v + f * kick
     x = x + half * v
-    v = damping * v + noise * noise_scale
+    v = damping * v + noise * noise_scale * heat[:, None, None]
     x = x + half * v
     v = v + kernel.energy_and_forces(x)[1] * kick
     assert torch.allclose(state[0], x, rtol=1e-6, atol=1e-6)
     assert torch.allclose(state[1], v, rtol=1e-4, atol=1e-4)
-
-
-def test_structures_are_as_large_as_in_the_kernel():
-    # Their fields are copied from the source; a forgotten one would shift all that follow.
-    assert ctypes.sizeof(Dynamics) == 32
-    assert Dynamics.seed.offset == 8
 
 
 def test_several_terms_of_one_kind_add_up():
@@ -340,75 +332,3 @@ def test_several_terms_of_one_kind_add_up():
     energy, forces = fast.energy_and_forces(positions)
     assert math.isclose(float(energy), 0.5 * 2 * (4 + 1))
     assert forces[0, 0].tolist() == [0, 6, 0]
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """Forget what is compiled, before and after."""
-
-    def forget():
-        native.library.cache_clear()
-        native._compiler.cache_clear()
-
-    forget()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    yield tmp_path
-    forget()
-
-
-def test_without_a_compiler_it_says_so_once(monkeypatch, caplog, fresh):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    for _ in range(3):
-        assert not runs_natively(torch.zeros(1))
-        assert not is_supported(torch.zeros(1))
-    assert len(caplog.records) == 1
-    assert "no C++ compiler" in caplog.text
-
-
-def test_a_broken_library_is_compiled_again(fresh, caplog, monkeypatch):
-    assert native.library("simulation") is not None
-    (whole,) = (fresh / "cgfe").glob("simulation-*.so")
-    # In another folder, since a process loads no file twice.
-    other = fresh / "other" / "cgfe" / whole.name
-    other.parent.mkdir(parents=True)
-    other.write_bytes(b"of another system")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "other"))
-    native.library.cache_clear()
-    assert native.library("simulation") is not None
-    assert other.stat().st_size == whole.stat().st_size
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(fresh, caplog, monkeypatch):
-    (fresh / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
-    assert native.library("simulation") is not None
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
-
-
-def test_a_source_that_does_not_compile_says_why_once(fresh, caplog, monkeypatch):
-    monkeypatch.setattr(native, "_with_headers", lambda text: "no C++")
-    assert native.library("training", "-fopenmp") is None
-    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1
-    assert "training.cpp does not run" in caplog.text
-    assert "error" in caplog.text
-
-
-def test_options_that_a_compiler_does_not_know_are_left_out(fresh, caplog, monkeypatch):
-    # Words behind the compiler's name are kept: a wrapper, or options.
-    monkeypatch.setenv("CXX", "env c++")
-    assert native.library("simulation", "-fno-such-option") is not None
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_process_has_threads_of_its_own():
-    native.in_parallel(lambda *_: None, 2, 2)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)  # ends a process that waits for threads which it does not have
-        native.in_parallel(lambda *_: None, 2, 2)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0

@@ -65,13 +65,14 @@ def test_training_frames_are_those_of_the_segments(training: TrainingFrames) -> 
 def test_kinetics_are_of_unbiased_segments_unless_all_are_biased(
     training: TrainingFrames,
 ) -> None:
-    index, biased = training.trajectory_index, training.frames.biased_trajectories
+    frames = training.frames
+    index, biased = frames.trajectory_index[training.rows], frames.biased_trajectories
     kept = np.concatenate(training.kinetic())
     (positions,) = training.read(lambda x: x)
     np.testing.assert_array_equal(kept, positions[~np.isin(index, biased)])
-    pieces = [s for s in training.segments if training.frames.trajectory_index[s.start] in biased]
+    pieces = [s for s in training.segments if frames.trajectory_index[s.start] in biased]
     assert len(pieces) == 2
-    only = TrainingFrames(training.frames, pieces)
+    only = TrainingFrames(frames, pieces)
     assert sum(map(len, only.kinetic())) == len(only.rows)
 
 

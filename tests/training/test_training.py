@@ -123,6 +123,64 @@ def test_terms_are_logged_at_weight_zero(folder: Path) -> None:
     assert logged["train/loss"] == pytest.approx(logged["train/force_mse"])
 
 
+def test_mean_forces_are_compared_with_in_validation_test_and_report(
+    folder: Path, tiny: CGFrames, tmp_path: Path
+) -> None:
+    rows_, random = np.arange(0, len(tiny), 40), np.random.default_rng(5)
+    names = np.unique(tiny.trajectory_index)
+    assert tiny.forces is not None
+    errors = random.uniform(0.2, 0.6, tiny.forces[rows_].shape).astype(np.float32)
+    means = replace(
+        tiny,
+        positions=tiny.positions[rows_],
+        forces=tiny.forces[rows_],
+        force_standard_errors=errors,
+        trajectory_index=tiny.trajectory_index[rows_],
+        all_atom_energies=None,
+        weights=None,
+        biased_trajectories=np.zeros(0, np.int32),
+        validation_trajectories=names[:2],
+        test_trajectories=names[2:5],
+    )
+    means.save(tmp_path / "means.h5")
+    file = f"--data.mean_forces={tmp_path / 'means.h5'}"
+    words = ["--trainer.max_epochs=1", "--run_dir=means", file]
+    words.append(f"--data.cache_dir={tmp_path / 'cache'}")
+    cgfe(folder, "fit", "--config", "tiny.yaml", *words)
+    logged = {key: value for (key, _), value in rows(folder / "means").items()}
+    module = CGForceField.load(folder / "means" / "checkpoints" / "last.ckpt")
+
+    def error(part: np.ndarray, prior: bool) -> float:
+        own = np.isin(means.trajectory_index, part)
+        potential = module.potential()
+        network = potential.network
+        potential.network = None if prior else network
+        _, forces = potential.energy_and_forces(torch.from_numpy(means.positions[own]))
+        assert means.forces is not None
+        squares = (forces.numpy().astype(float) - means.forces[own]) ** 2
+        return float((squares - errors[own].astype(float) ** 2).mean())
+
+    held = names[:2]
+    assert logged["validation/mean_force_mse"] == pytest.approx(error(held, False), rel=1e-4)
+    assert logged["validation/mean_force_mse_prior"] == pytest.approx(error(held, True), rel=1e-4)
+    printed = cgfe(folder, "test", "--ckpt_path", "means/checkpoints/last.ckpt")
+    assert "mean_force_mse" in printed
+    result = FreeEnergyResult.load(folder / "means" / "test")
+    held = names[2:5]
+    assert result.metrics["mean_force_mse"] == pytest.approx(error(held, False), rel=1e-4)
+    assert result.prior["mean_force_mse"] == pytest.approx(error(held, True), rel=1e-4)
+    low, high = result.intervals["mean_force_mse"]
+    assert low < result.metrics["mean_force_mse"] < high
+    assert "mean forces" in (folder / "means" / "report.html").read_text()
+
+
+def test_files_that_hold_no_mean_forces_are_refused(folder: Path, tiny_file: Path) -> None:
+    words = ["--run_dir=refused", f"--data.mean_forces={tiny_file}"]
+    printed = cgfe(folder, "fit", "--config", "tiny.yaml", *words, code=2)
+    assert "force_standard_errors" in printed
+    assert "Traceback" not in printed
+
+
 def test_losses_are_listed_trained_and_validated(folder: Path) -> None:
     words = ["--model.loss=null", "--model.losses.force.weight=0.9"]
     words += ["--model.losses.mean_energy.weight=0.1", "--model.losses.mean_energy.gauge=learned"]

@@ -5,13 +5,13 @@ from typing import final
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from cgfe.training.losses.gauge import Gauge, GaugeKind
+from cgfe.training.losses.gauge import GaugedTerm
 from cgfe.training.losses.means import weighted_mean
-from cgfe.training.losses.term import LossTerm, Prediction
+from cgfe.training.losses.term import Prediction
 
 
 @final
-class EnergyMatching(LossTerm):
+class EnergyMatching(GaugedTerm):
     """Mean squared error of energies, (kcal/mol)², against labels of single frames.
 
     The network's energy is compared with the label E = -kT ln p(TICs) less the prior's energy
@@ -33,23 +33,9 @@ class EnergyMatching(LossTerm):
     log_name = "energy_mse"
     fields = ("energy_label",)
 
-    def __init__(
-        self, weight: float = 1.0, gauge: GaugeKind = "fixed", weighted: bool = False
-    ) -> None:
-        super().__init__(weight, weighted)
-        self.gauge = Gauge(gauge)
-
-    def prepare(self, num_systems: int) -> None:
-        """Make the offsets of the gauge."""
-        self.gauge.prepare(num_systems, self.weight > 0)
-
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the mean squared error."""
         weights = self.frame_weights(batch, prediction.energy)
         energy = self.gauge.shifted(prediction.energy + batch.prior_energy, batch.system)
         residual = self.gauge.centred(energy - batch.energy_label, weights, batch.system)
         return weighted_mean(residual.square(), weights)
-
-    def extra_repr(self) -> str:
-        """Describe the settings."""
-        return f"{super().extra_repr()}, gauge={self.gauge.kind}"

@@ -1,4 +1,4 @@
-"""Gauge: what is done about the arbitrary constant of reference energies."""
+"""Gauge: the arbitrary constant of reference energies, and terms whose targets have one."""
 
 from typing import Literal, get_args
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cgfe.errors import InputError
 from cgfe.training.losses.means import group_means
+from cgfe.training.losses.term import LossTerm
 
 GaugeKind = Literal["fixed", "centred", "learned"]
 
@@ -49,3 +50,31 @@ class Gauge(nn.Module):
         if self.kind != "centred":
             return residual
         return residual - group_means(residual, weights, system)[0][system]
+
+
+class GaugedTerm(LossTerm):
+    """A term whose targets have an arbitrary constant.
+
+    Parameters
+    ----------
+    weight : float
+        Per (kcal/mol)².
+    gauge : "fixed", "centred" or "learned"
+        See `Gauge`.
+    weighted : bool
+        Frames count by their weight.
+    """
+
+    def __init__(
+        self, weight: float = 1.0, gauge: GaugeKind = "fixed", weighted: bool = False
+    ) -> None:
+        super().__init__(weight, weighted)
+        self.gauge = Gauge(gauge)
+
+    def prepare(self, num_systems: int) -> None:
+        """Make the offsets of the gauge."""
+        self.gauge.prepare(num_systems, self.weight > 0)
+
+    def extra_repr(self) -> str:
+        """Describe the settings."""
+        return f"{super().extra_repr()}, gauge={self.gauge.kind}"

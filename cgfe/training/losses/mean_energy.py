@@ -9,13 +9,13 @@ from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
 from cgfe.reference.reference import Reference
-from cgfe.training.losses.gauge import Gauge, GaugeKind
+from cgfe.training.losses.gauge import GaugedTerm
 from cgfe.training.losses.means import group_means, weighted_mean
-from cgfe.training.losses.term import LossTerm, Prediction
+from cgfe.training.losses.term import Prediction
 
 
 @final
-class MeanEnergyMatching(LossTerm):
+class MeanEnergyMatching(GaugedTerm):
     """Mean squared error of the mean energies of TIC bins, (kcal/mol)².
 
     The weighted mean of network plus prior energy over the frames of one bin is compared with the
@@ -45,16 +45,6 @@ class MeanEnergyMatching(LossTerm):
     log_name = "mean_energy_mse"
     fields = ("tic_bin", "bin_target")
 
-    def __init__(
-        self, weight: float = 1.0, gauge: GaugeKind = "fixed", weighted: bool = False
-    ) -> None:
-        super().__init__(weight, weighted)
-        self.gauge = Gauge(gauge)
-
-    def prepare(self, num_systems: int) -> None:
-        """Make the offsets of the gauge."""
-        self.gauge.prepare(num_systems, self.weight > 0)
-
     def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
         """Check that some bin of every system has a target.
 
@@ -76,10 +66,6 @@ class MeanEnergyMatching(LossTerm):
         energy = self.gauge.shifted(prediction.energy + batch.prior_energy, batch.system)
         residual, mass, system = _bin_residuals(energy, weights, batch)
         return weighted_mean(self.gauge.centred(residual, mass, system).square(), mass)
-
-    def extra_repr(self) -> str:
-        """Describe the settings."""
-        return f"{super().extra_repr()}, gauge={self.gauge.kind}"
 
 
 def _bin_residuals(energy: Tensor, weights: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,165 @@
+"""ReplicaState: replicas on their way through a simulation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgfe.kernels.fast_potential import FastPotential
+from cgfe.kernels.simulation import Dynamics
+from cgfe.model.potential import Potential
+from cgfe.simulation.ladder import TemperatureLadder
+from cgfe.units import ACCELERATION, thermal_energy
+
+LARGEST_SPREAD = 50.0
+"""Å times √N beyond the start's own size: a bead that far from its replica's centre has left
+any molecule, since a stretched chain of ten residues reaches 20 Å."""
+
+ONE_THREAD_BEADS = 5120
+"""Beads of all replicas up to which torch steps on one CPU thread: its operations are so short
+that waking a second one costs more than it brings, most of all on a machine that is not idle."""
+
+
+class ReplicaState:
+    """Positions, velocities and forces of all replicas, and who has blown up.
+
+    Parameters
+    ----------
+    potential : Potential or FastPotential
+    start : Tensor (R, N, 3)
+        Å.
+    masses : Tensor (N,)
+        amu.
+    temperature : float
+        K, of the coldest replicas.
+    ladder : TemperatureLadder
+        Of these replicas.
+    time_step_ps, friction_per_ps : float
+    generator : Generator
+        Of velocities, and of noise unless the kernel steps.
+    seed : int
+        Of the kernel's noise.
+    """
+
+    def __init__(
+        self,
+        potential: Potential | FastPotential,
+        start: Tensor,
+        masses: Tensor,
+        temperature: float,
+        ladder: TemperatureLadder,
+        time_step_ps: float,
+        friction_per_ps: float,
+        generator: torch.Generator,
+        seed: int,
+    ) -> None:
+        self.potential, self.generator, self.ladder = potential, generator, ladder
+        dt, friction = time_step_ps, friction_per_ps
+        self.half_step = 0.5 * dt
+        self.damping = float(np.exp(-friction * dt))
+        inverse_mass = ACCELERATION / masses.to(start)[:, None].repeat(1, 3)
+        self.kick = self.half_step * inverse_mass
+        thermal_speed = (thermal_energy(temperature) * inverse_mass).sqrt()
+        self.noise_scale = thermal_speed * (1 - self.damping**2) ** 0.5
+        self.temperature = temperature
+        self.thermal_speed = thermal_speed
+
+        self.last_good = start
+        self.positions = start.clone()
+        self.noise = torch.empty_like(start)
+        self.heat = torch.as_tensor(ladder.heat).to(start)
+        self.velocities = self.noise.normal_(generator=self.generator) * self._speed()
+        self.limit = _largest_distance(start) + LARGEST_SPREAD * start.shape[1] ** 0.5
+        self.temperature_sum, self.temperature_count = 0.0, 0
+        self.energy, self.forces = self.potential.energy_and_forces(self.positions)
+        self.blown_up = ~self.energy.isfinite()
+        self.dynamics = Dynamics(half_step=self.half_step, damping=self.damping, seed=seed)
+        self.native = self.potential.native if isinstance(self.potential, FastPotential) else None
+
+    def advance(self, steps: int) -> None:
+        """Advance by some time steps, all of them in one call if the C++ kernel takes them."""
+        if self.native is None:
+            with _fitting_threads(self.positions):
+                for _ in range(steps):
+                    self.step()
+            return
+        self.dynamics.steps = steps
+        state = (self.positions, self.velocities, self.energy, self.forces)
+        self.native.advance(self.dynamics, (self.kick, self.noise_scale, self.heat), state)
+        self.dynamics.first_step += steps
+
+    def step(self) -> None:
+        """Advance by one time step: V R O R V."""
+        self.velocities.addcmul_(self.forces, self.kick)
+        if self.damping == 1:
+            self.positions.add_(self.velocities, alpha=2 * self.half_step)
+        else:
+            self.positions.add_(self.velocities, alpha=self.half_step)
+            self.noise.normal_(generator=self.generator)
+            self.velocities.mul_(self.damping).addcmul_(
+                self.noise, self.noise_scale * self.heat[:, None, None]
+            )
+            self.positions.add_(self.velocities, alpha=self.half_step)
+        self.energy, self.forces = self.potential.energy_and_forces(self.positions)
+        self.velocities.addcmul_(self.forces, self.kick)
+
+    def check(self) -> None:
+        """Freeze replicas that blew up since the last check; add to the temperature.
+
+        Checked at frames alone, so that a GPU need not wait at every step: between two frames
+        a replica that has blown up may go anywhere, since no other sees it.
+        """
+        good = self.energy.isfinite() & (_largest_distance(self.positions) <= self.limit)
+        self.blown_up = self.blown_up | ~good
+        frozen = self.blown_up[:, None, None]
+        self.last_good = torch.where(frozen, self.last_good, self.positions)
+        self.positions = self.last_good.clone()
+        scaled = (self.velocities / self._speed()).square().mean((1, 2))
+        self.temperature_sum += float(scaled[~self.blown_up].sum())
+        self.temperature_count += int((~self.blown_up).sum())
+
+    def exchange(self) -> None:
+        """Let replicas trade temperatures; what they have is scaled to what they get."""
+        energies = self.energy.cpu().numpy().astype(np.float64)
+        scale = self.ladder.attempt(energies, ~self.blown_up.cpu().numpy())
+        self.velocities *= torch.as_tensor(scale).to(self.velocities)[:, None, None]
+        self.heat = torch.as_tensor(self.ladder.heat).to(self.velocities)
+
+    def cold(self) -> tuple[Tensor, Tensor]:
+        """Return positions (L, N, 3) at the lowest temperature, and which blew up there (L,)."""
+        if len(self.ladder.factors) == 1:
+            return self.last_good, self.blown_up
+        rows = torch.as_tensor(self.ladder.cold, device=self.last_good.device)
+        return self.last_good[rows], self.blown_up[rows]
+
+    def _speed(self) -> Tensor:
+        """Return the thermal speed (R, N, 3) of each component."""
+        return self.thermal_speed * self.heat[:, None, None]
+
+    def kinetic_temperature(self) -> float:
+        """Return ⟨m v²⟩ / kB over checks, good replicas and all 3N degrees of freedom.
+
+        Of hotter replicas in units of their own temperature.
+        """
+        if self.temperature_count == 0:
+            return float("nan")
+        return self.temperature * self.temperature_sum / self.temperature_count
+
+
+@contextmanager
+def _fitting_threads(positions: Tensor) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    beads = positions.shape[0] * positions.shape[1]
+    torch.set_num_threads(1 if beads <= ONE_THREAD_BEADS else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _largest_distance(positions: Tensor) -> Tensor:
+    """Return (R,), the distance of each replica's outermost bead from its centre."""
+    centred = positions - positions.mean(1, keepdim=True)
+    return torch.linalg.vector_norm(centred, dim=-1).amax(1)

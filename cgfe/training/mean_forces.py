@@ -1,0 +1,109 @@
+"""Held-out mean forces, and how far a model's forces are from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from cgfe.analysis.intervals import Interval
+from cgfe.analysis.mean_force import mean_force_error
+from cgfe.data.frames import CGFrames
+from cgfe.errors import InputError
+from cgfe.model.potential import Potential
+from cgfe.reference.ensembles import Part
+from cgfe.training.module import CGForceField
+
+
+@dataclass(frozen=True)
+class MeanForceError:
+    """Mean squared errors against the mean forces of one part, (kcal/mol/Å)²."""
+
+    model: Interval
+    prior: Interval
+
+
+def read_mean_forces(
+    paths: Sequence[str | Path], beads: Sequence[tuple[str, ...]]
+) -> list[CGFrames | None]:
+    """Read files of mean forces, and give each system the one of its residues.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    beads : sequence of tuple of str
+        Residue names of each system.
+
+    Raises
+    ------
+    InputError
+        If a file has no mean forces, names no held-out trajectories, or is of none of the systems,
+        or two are of one.
+    """
+    found: list[CGFrames | None] = [None] * len(beads)
+    for path in paths:
+        frames = CGFrames.load(path)
+        if frames.forces is None or frames.force_standard_errors is None:
+            raise InputError(
+                f"{path}: it holds no force_standard_errors, expected mean forces as "
+                "`cgfe reference` with mean_forces writes them."
+            )
+        if not len(frames.validation_trajectories) + len(frames.test_trajectories):
+            raise InputError(f"{path}: it names no trajectories for validation or test.")
+        own = [system for system, names in enumerate(beads) if names == frames.residue_names]
+        if not own or found[own[0]] is not None:
+            raise InputError(
+                f"data.mean_forces: {path} is of {'-'.join(frames.residue_names)}, expected one "
+                f"file of {' or '.join('-'.join(names) for names in beads)}."
+            )
+        found[own[0]] = frames
+    return found
+
+
+def mean_force_errors(
+    trainer: L.Trainer, module: CGForceField, part: Part
+) -> list[MeanForceError | None]:
+    """Return the errors of model and prior on every system; None where none are held out.
+
+    Parameters
+    ----------
+    trainer, module : Trainer, CGForceField
+        The trainer's data module may hold mean forces.
+    part : str
+        validation or test.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return [
+        None if frames is None else _error(module, system, frames, part)
+        for system, frames in enumerate(data.mean_forces if data is not None else [])
+    ]
+
+
+def _error(
+    module: CGForceField, system: int, frames: CGFrames, part: Part
+) -> MeanForceError | None:
+    names = frames.test_trajectories if part == "test" else frames.validation_trajectories
+    rows = np.flatnonzero(np.isin(frames.trajectory_index, names))
+    if not len(rows):
+        return None
+    positions = torch.from_numpy(frames.positions[rows]).to(module.device)
+    reference = module.references[system]
+    means, errors = frames.forces, frames.force_standard_errors
+    assert means is not None
+    assert errors is not None
+
+    def compared(potential: Potential) -> Interval:
+        dtype = next(iter(module.network.parameters())).dtype
+        _, forces = potential.to(module.device).energy_and_forces(positions.to(dtype))
+        return mean_force_error(
+            forces.cpu().numpy(),
+            means[rows],
+            errors[rows],
+            frames.trajectory_index[rows].astype(np.int64),
+            None if frames.weights is None else frames.weights[rows],
+        )
+
+    return MeanForceError(compared(module.potential(system)), compared(reference.potential()))
