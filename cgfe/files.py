@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from platformdirs import user_cache_path
@@ -14,6 +15,8 @@ from platformdirs import user_cache_path
 from cgfe.errors import InputError
 
 ABANDONED_SECONDS = 3600
+LONGEST_NAME = 255
+"""Bytes, on every usual file system."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, over the quota, over the limit of a file's size."""
 
@@ -22,21 +25,58 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds.
 
-    The temporary name keeps the suffix, since writers choose their format by it.
+    The temporary name keeps the suffix, since writers choose their format by it, and is short,
+    since names have a longest length.
 
     Raises
     ------
     InputError
-        If the folder cannot be made or written to.
+        If the folder cannot be made or written to, `path` is a folder, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}{path.suffix}")
-    make_folder(path.parent)
+    check_output(path)
+    temporary = path.with_name(f".cgfe-{uuid4().hex}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror}).") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: str | Path) -> Path:
+    """Check that a file can be written at `path`, before the work for it is done.
+
+    Raises
+    ------
+    InputError
+        If `path` is a folder, its name is too long, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise InputError(
+            f"{path.name[:40]}...: the name has {len(os.fsencode(path.name))} bytes, expected "
+            f"{LONGEST_NAME} at most."
+        )
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file to write.")
+    make_folder(path.parent)
+    return path
+
+
+@contextmanager
+def ascii_path(path: Path) -> Iterator[Path]:
+    """Yield a path in ASCII to the same file, a link to it if need be, for C code that asks so."""
+    if str(path).isascii():
+        yield path
+        return
+    with TemporaryDirectory(prefix="cgfe-") as folder:
+        link = Path(folder) / f"link{path.suffix}"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 @contextmanager

@@ -1,22 +1,29 @@
-"""Opening HDF5 files that nobody vouches for.
+"""Opening HDF5 files that nobody vouches for, and writing them to disks that may be full.
 
 The HDF5 library trusts what it reads: a few changed bytes can make it run for ever or crash the
 process, and no exception tells. So a file is looked through by a forked child first, which takes
 a few milliseconds; a child that hangs or dies has told what is needed.
+
+Nor does it come through a write that fails: it tries again at each close, for ever in the end.
+So it writes through Python, which notes the error and lets the library finish.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 
 from cgfe.children import CAN_FORK, in_child
 from cgfe.errors import InputError
-from cgfe.files import DISK_FULL
+from cgfe.files import DISK_FULL, replacing
 
 LOOK_SECONDS = 20.0
 """A whole file is looked through in milliseconds, on a slow network disk in a second or two."""
+LOOK_BYTES = 2**30
+"""Memory that a child may take more than this process has."""
 LARGEST_RATIO = 1100
 """Deflate makes bytes at most 1,032 times as few; an array that claims more is a damaged one."""
 
@@ -49,6 +56,83 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
             if getattr(error, "errno", None) in DISK_FULL:
                 raise  # of what the block writes
             raise InputError(f"{path}: data cannot be read; it may be truncated.") from None
+
+
+class DiskFile(io.FileIO):
+    """A file that the HDF5 library writes through, to which a full disk is no error until `check`.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        What errors call it.
+    mode : str
+        `w` or, of a file that is there, `r+`.
+    """
+
+    def __init__(self, path: Path, name: str, mode: str = "w") -> None:
+        super().__init__(path, "w+" if mode == "w" else "r+")
+        self._name = name
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or note why not."""
+        rest = memoryview(data).cast("B")
+        length = len(rest)
+        try:
+            while len(rest) and self._error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = error
+        return length
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size, or note why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise InputError if anything could not be written."""
+        if self._error is not None:
+            raise InputError(f"{self._name}: cannot be written ({self._error.strerror}).")
+
+
+@contextmanager
+def writing_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file, which appears complete if the block succeeds, or not at all.
+
+    Raises
+    ------
+    InputError
+        If the disk is full, or the file cannot be made.
+    """
+    with (
+        replacing(path) as temporary,
+        DiskFile(temporary, str(path)) as disk,
+        h5py_file(disk, "w") as file,
+    ):
+        yield file
+
+
+@contextmanager
+def h5py_file(disk: DiskFile, mode: str) -> Iterator[h5py.File]:
+    """Open a DiskFile; what goes wrong after a write has failed is that failure's doing.
+
+    Raises
+    ------
+    InputError
+        If anything could not be written.
+    """
+    try:
+        with h5py.File(disk, mode) as file:
+            yield file
+    except Exception:
+        disk.check()
+        raise
+    disk.check()
 
 
 def _look_through(path: Path) -> None:
@@ -89,6 +173,12 @@ def _fault_of(path: Path) -> str:
             )
         return None
 
+    import resource  # which Windows lacks
+
+    # A damaged size must not take the machine's memory.
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    taken = pages * resource.getpagesize() + LOOK_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (taken, resource.getrlimit(resource.RLIMIT_AS)[1]))
     try:
         with h5py.File(path, "r") as file:
             return look("/", file) or file.visititems(look) or ""

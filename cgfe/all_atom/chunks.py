@@ -16,13 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.errors import InputError
-from cgfe.files import replacing
-from cgfe.hdf5 import open_hdf5
+from cgfe.hdf5 import open_hdf5, writing_hdf5
 
 
 def walker_folder(folder: Path, walker: int) -> Path:
@@ -42,7 +40,7 @@ def chunk_files(folder: Path, walker: int) -> list[Path]:
 
 def write_chunk(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a chunk, complete or not at all."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         for name, values in arrays.items():
             file[name] = values
 

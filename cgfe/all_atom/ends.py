@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from cgfe.all_atom.chunks import chunk_files, read_chunk, read_end
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.errors import InputError
 from cgfe.files import replacing
-from cgfe.hdf5 import open_hdf5
+from cgfe.hdf5 import open_hdf5, writing_hdf5
 
 KEPT_FILE = "continued.h5"
 """The ends that a run began from, copied into its folder."""
@@ -53,7 +52,7 @@ def save_ends(config: SamplerConfig, path: Path) -> None:
     if len({len(own) for own in files}) != 1 or not files[0]:
         raise InputError(f"{folder}: walkers are not equally far; let the run go on to its end.")
     ends = [read_end(own[-1]) for own in files]
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         for name in ends[0]:
             file[name] = np.array([end[name] for end in ends])
         if config.metadynamics is not None:

@@ -149,5 +149,7 @@ def run_config(folder: Path) -> SamplerConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise InputError(f"{folder}: no sampler run (config.yaml is missing).")
+    if (folder / "checkpoints").is_dir() or (folder / "metrics.csv").is_file():
+        raise InputError(f"{folder}: the run of a fit, expected one of cgfe reference.")
     # Before there was a choice of engines OpenMM was the engine.
     return read_config(path, SamplerConfig(engine="openmm"))

@@ -1,7 +1,8 @@
 """Folding and unfolding, counted between two core sets.
 
 A walker is folded from the moment it enters the folded core, Cα RMSD to the native structure
-below 1.5 Å, until it enters the unfolded core, above 4 Å, and the other way round: what happens
+below 1.5 Å, until it enters the unfolded core, above 4 Å (where up to 2 Å counts as folded; else in
+proportion), and the other way round: what happens
 between the cores is no transition until it has reached the other side (transition-based
 assignment, Buchete & Hummer 2008, doi 10.1021/jp0761665). Rates are events over the time in which
 they could happen, k_f = n_f / T_u and k_u = n_u / T_f, and ΔF = -kT ln(k_f / k_u), whatever the
@@ -15,23 +16,35 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cgfe.analysis.intervals import LEVEL, Interval, interval
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.array_types import FloatArray, IntArray
 
-FOLDED_CORE = 1.5
-UNFOLDED_CORE = 4.0
-"""Å, Cα RMSD to the native structure."""
+FOLDED_CORE = 0.75
+UNFOLDED_CORE = 2.0
+"""Cα RMSD to the native structure, in units of the one up to which a frame counts as folded."""
 
 FOLDED, BETWEEN, UNFOLDED = 1, 0, -1
 START_PS = 100.0
 """The median RMSD of so long a start says where a walker began."""
 
 
-def core_of(rmsd: FloatArray) -> NDArray[np.int8]:
-    """Return 1 in the folded core, -1 in the unfolded one, 0 between them; any shape."""
-    return (rmsd < FOLDED_CORE).astype(np.int8) - (rmsd > UNFOLDED_CORE).astype(np.int8)
+def core_of(rmsd: FloatArray, folded_rmsd: float = FOLDED_RMSD) -> NDArray[np.int8]:
+    """Return 1 in the folded core, -1 in the unfolded one, 0 between them; any shape.
+
+    Parameters
+    ----------
+    rmsd : array
+        Å.
+    folded_rmsd : float
+        Å, up to which a frame counts as folded.
+    """
+    inside, outside = rmsd < FOLDED_CORE * folded_rmsd, rmsd > UNFOLDED_CORE * folded_rmsd
+    return inside.astype(np.int8) - outside.astype(np.int8)
 
 
-def last_core(rmsd: FloatArray, trajectory: IntArray) -> NDArray[np.int8]:
+def last_core(
+    rmsd: FloatArray, trajectory: IntArray, folded_rmsd: float = FOLDED_RMSD
+) -> NDArray[np.int8]:
     """Return the core (F,) that each frame's walker was in last, 0 before it was in any.
 
     Parameters
@@ -40,8 +53,10 @@ def last_core(rmsd: FloatArray, trajectory: IntArray) -> NDArray[np.int8]:
         Å.
     trajectory : int array (F,)
         Frames of one are contiguous.
+    folded_rmsd : float
+        As for `core_of`.
     """
-    core = core_of(rmsd)
+    core = core_of(rmsd, folded_rmsd)
     first = np.diff(trajectory, prepend=-1) != 0
     source = np.maximum.accumulate(np.where((core != BETWEEN) | first, np.arange(len(core)), 0))
     return np.asarray(core[source])

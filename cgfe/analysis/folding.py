@@ -18,6 +18,7 @@ from cgfe.analysis.core_sets import (
     last_core,
 )
 from cgfe.analysis.intervals import LEVEL, Interval
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.array_types import FloatArray, IntArray
 
 WINDOWS = 24
@@ -140,12 +141,15 @@ class Folding:
     survival : list of SurvivalTest
         Of the folded and the unfolded state.
     share : FoldedShare or None
+    folded_rmsd : float
+        Å, up to which a frame counts as folded.
     """
 
     rates: Rates | None
     unbiased_us: float
     survival: list[SurvivalTest]
     share: FoldedShare | None
+    folded_rmsd: float = FOLDED_RMSD
 
 
 class FoldingData:
@@ -158,6 +162,8 @@ class FoldingData:
     walker : int array (F,)
     biased : bool array (W,)
     frame_interval_ps : float
+    folded_rmsd : float
+        Å, up to which a frame counts as folded; the cores are in proportion to it.
 
     Attributes
     ----------
@@ -173,10 +179,12 @@ class FoldingData:
         walker: IntArray,
         biased: NDArray[np.bool_],
         frame_interval_ps: float,
+        folded_rmsd: float = FOLDED_RMSD,
     ) -> None:
+        self.folded_rmsd = folded_rmsd
         self.walker, self.biased = walker, biased
         self.interval_ns = frame_interval_ps / 1000
-        state = last_core(rmsd, walker)
+        state = last_core(rmsd, walker, folded_rmsd)
         state[biased[walker]] = 0
         self.state = state
         self.visits = Visits.of(state, walker)
@@ -188,7 +196,7 @@ class FoldingData:
         self.start_rmsd = np.array([
             np.median(rmsd[a : a + min(beginning, n)]) for a, n in zip(firsts, lengths, strict=True)
         ])  # fmt: skip
-        self.start = np.where(biased, 0, core_of(self.start_rmsd)).astype(np.int64)
+        self.start = np.where(biased, 0, core_of(self.start_rmsd, folded_rmsd)).astype(np.int64)
         self.lengths = lengths
 
     def summary(self, draws: IntArray, memory_frames: int) -> Folding:
@@ -204,6 +212,7 @@ class FoldingData:
             unbiased_us=float(self.lengths[~self.biased].sum()) * self.interval_ns / 1000,
             survival=survival,
             share=FoldedShare.fit(self.state, self.walker, self.start, self.interval_ns),
+            folded_rmsd=self.folded_rmsd,
         )
 
     def count_weights(

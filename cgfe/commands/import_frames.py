@@ -45,7 +45,11 @@ def run(words: Sequence[str]) -> None:
         metavar="FILE",
         help="force files, one per trajectory, or 'none' for positions alone",
     )
-    parser.add_argument("--force-unit", choices=("kcal/mol/angstrom", "kJ/mol/nm"))
+    parser.add_argument(
+        "--force-unit",
+        choices=("kcal/mol/angstrom", "kJ/mol/nm"),
+        help="of forces in bare arrays (default: told from their thermal size along the bonds)",
+    )
     parser.add_argument(
         "--force-map",
         choices=("slice", "constraint_aware", "optimal"),
@@ -55,6 +59,24 @@ def run(words: Sequence[str]) -> None:
         "--embedding",
         choices=("cgfe", "one_letter", "majewski"),
         help="table of bead-type numbers (default: the format's own)",
+    )
+    parser.add_argument(
+        "--native",
+        metavar="FILE",
+        help="structure (.pdb, .gro, ...) of the fold, or the number of a frame of the source, "
+        "from 0: ΔF and foldings need it",
+    )
+    parser.add_argument(
+        "--folded-rmsd",
+        type=float,
+        default=2.0,
+        metavar="ANGSTROM",
+        help="a frame is folded up to this Cα RMSD to the native structure (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="equilibrium weights of the source's frames: .npy, or text with one number a line",
     )
     parser.add_argument("--molecule", help="which molecule of an mlcg file")
     parser.add_argument(
@@ -72,10 +94,13 @@ def run(words: Sequence[str]) -> None:
     if any(path.resolve() == output.resolve() for path in sources):
         raise InputError(f"--output {output}: is the source itself.")
 
+    from cgfe.files import check_output
     from cgfe.readers import open_source
-    from cgfe.readers.convert import ImportSettings, import_frames
+    from cgfe.readers.chunks import ImportSettings
+    from cgfe.readers.convert import import_frames
     from cgfe.readers.source import ReaderOptions
 
+    check_output(output)
     reader_options = ReaderOptions(
         topology=options.topology,
         forces=tuple(options.forces),
@@ -93,6 +118,9 @@ def run(words: Sequence[str]) -> None:
             force_map=options.force_map,
             stride=options.stride,
             buffer_megabytes=options.buffer_mb,
+            native=options.native,
+            folded_rmsd=options.folded_rmsd,
+            weights=options.weights,
             origin="cgfe " + " ".join(words),
         ),
         progress=not options.quiet,

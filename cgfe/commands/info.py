@@ -18,6 +18,7 @@ from cgfe.data.frames import REQUIRED
 from cgfe.data.rounded_arrays import STEP, read_rows
 from cgfe.errors import InputError
 from cgfe.hdf5 import open_hdf5
+from cgfe.readers.source import hdf5_array
 
 Line = tuple[str, object]
 FORCE_FRAMES = 5000
@@ -83,7 +84,7 @@ def _frames_lines(file: h5py.File, path: Path) -> Iterator[Line]:
         yield "delta forces", "kept from the source; not used in training"
     if "weights" in file:
         weights = file["weights"][()]
-        effective = weights.sum() ** 2 / (weights**2).sum()
+        effective = weights.sum() ** 2 / max((weights**2).sum(), np.finfo(float).tiny)
         yield "weights", f"yes, effective frames {effective:.0f} of {frames}"
     else:
         yield "weights", "none, all frames count alike"
@@ -107,16 +108,20 @@ def describe_checkpoint(path: Path) -> Iterator[Line]:
     InputError
         If it is no such checkpoint.
     """
+    from cgfe.training.checkpoint_checks import reading
     from cgfe.training.checkpoints import CHECKPOINT_KEY, read_checkpoint
     from cgfe.training.module import CGForceField
 
     state = read_checkpoint(path)
     model = CGForceField.from_checkpoint(state, str(path))
+    with reading(str(path)):
+        epochs, steps = int(state.get("epoch", 0)) + 1, int(state.get("global_step", 0))
+        loss = _settings(state[CHECKPOINT_KEY]["loss"])
     yield "checkpoint", f"{path} ({_size(path)})"
-    yield "trained", f"{state.get('epoch', 0) + 1} epochs, {state.get('global_step', 0)} steps"
+    yield "trained", f"{epochs} epochs, {steps} steps"
     yield "parameters", sum(p.numel() for p in model.network.parameters())
     yield "network", _settings(asdict(model.network_config))
-    yield "loss", _settings(state[CHECKPOINT_KEY]["loss"])
+    yield "loss", loss
     for name, reference in zip(model.system_names, model.references, strict=True):
         yield "system", f"{name} ({'-'.join(reference.system.residue_names)})"
         yield "  temperature", f"{reference.system.temperature_kelvin:g} K"
@@ -145,11 +150,10 @@ def describe_run(folder: Path) -> Iterator[Line]:
     yield "checkpoints", ", ".join(path.name for path in checkpoints) or "none"
     metrics = folder / "metrics.csv"
     if metrics.is_file():
-        with open(metrics, newline="") as file:
-            last = {k: v for row in csv.DictReader(file) for k, v in row.items() if v}
+        last = _last_metrics(metrics)
         yield "last metrics", _settings({k: _rounded(v) for k, v in last.items()})
     for path in sorted(folder.glob("free_energy*.json")):
-        content = json.loads(path.read_text())
+        content = _read_json(path)
         numbers = {k: v for k, v in content.items() if isinstance(v, int | float)}
         yield "free energy", f"{content.get('system', path.stem)}: {_settings(numbers)}"
     report = folder / "report.html"
@@ -160,9 +164,9 @@ def describe_run(folder: Path) -> Iterator[Line]:
 
 
 def _sampler_lines(folder: Path) -> Iterator[Line]:
-    from omegaconf import OmegaConf
+    from cgfe.all_atom.sampled import run_config
 
-    config: Any = OmegaConf.load(folder / "config.yaml")
+    config: Any = asdict(run_config(folder))
     yield "sampler run", folder
     ladder = config.get("temperatures_kelvin")
     kelvin = "temperatures_kelvin" if ladder else "temperature_kelvin"
@@ -172,10 +176,31 @@ def _sampler_lines(folder: Path) -> Iterator[Line]:
     frames: Counter[str] = Counter()
     for path in sorted(folder.glob("walker-*/chunk-*.h5")):
         with open_hdf5(path) as file:
-            frames[path.parent.name] += len(file["positions"])
-    ns = sum(frames.values()) * float(config.frame_interval_ps) / 1000
+            frames[path.parent.name] += len(hdf5_array(file, "positions", str(path)))
+    ns = sum(frames.values()) * config["frame_interval_ps"] / 1000
     yield "sampled", f"{ns:g} ns in {len(frames)} walkers, {sum(frames.values())} frames"
     yield "biased", "yes" if config.get("metadynamics") is not None else "no"
+
+
+def _last_metrics(path: Path) -> dict[str, str]:
+    """Return the last value of each column."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a readable table ({error}).") from None
+    # Of a line that is too long csv makes a list under None.
+    return {str(k): v for row in rows for k, v in row.items() if isinstance(v, str) and v}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path}: not readable JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {str(content)[:40]}, expected figures by name.")
+    return content
 
 
 def _settings(values: dict[str, Any]) -> str:

@@ -85,14 +85,15 @@ def run(words: Sequence[str]) -> None:
     from cgfe.all_atom.sampled import run_config
     from cgfe.data.frames import CGFrames
     from cgfe.data.join import join
-    from cgfe.files import make_folder
+    from cgfe.files import check_output
 
     if options.ends and (options.join or len(options.runs) != 1):
         parser.error("--ends needs exactly one run behind --runs")
     given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
     if options.join and (useless := given - {"join", "output"}):
         parser.error(f"--join takes no --{min(useless).replace('_', '-')}")
-    make_folder(Path(options.output).parent)
+    for path in filter(None, (options.output, options.ends)):
+        check_output(path)
     if options.ends:
         folder = options.runs[0]
         save_ends(replace(run_config(Path(folder)), output=folder), Path(options.ends))

@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> None:
     import torch
     from tqdm import tqdm
 
-    from cgfe.files import make_folder, replacing
+    from cgfe.files import check_output, replacing
     from cgfe.kernels.fast_potential import accelerated
     from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig
     from cgfe.simulation.trajectories import TrajectoryWriter
@@ -72,6 +72,12 @@ def run(words: Sequence[str]) -> None:
         ladder=options.ladder,
         exchange_interval=options.exchange_interval,
     ).check()
+    trajectories = -(-options.replicas // len(options.ladder))
+    names = [output]
+    if trajectories > 1:
+        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(trajectories)]
+    for name in (*names, output.with_suffix(".pdb")):
+        check_output(name)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
@@ -85,7 +91,6 @@ def run(words: Sequence[str]) -> None:
         )
     number = model.system_names.index(options.system) if options.system else 0
     reference = model.references[number]
-    make_folder(output.parent)
     plain = model.to(device).potential(number)
     system, frames = reference.system, torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
@@ -99,13 +104,12 @@ def run(words: Sequence[str]) -> None:
         options.ladder,
         options.exchange_interval,
     )
-    trajectories = -(-options.replicas // len(options.ladder))
     starts = reference.starts.deal(trajectories * len(options.ladder))
-    names = [output]
-    if trajectories > 1:
-        names = [output.with_stem(f"{output.stem}-{i:03d}") for i in range(trajectories)]
     with ExitStack() as stack:
-        writers = [TrajectoryWriter(stack.enter_context(replacing(name)), system) for name in names]
+        writers = [
+            TrajectoryWriter(stack.enter_context(replacing(name)), system, str(name))
+            for name in names
+        ]
         for writer in writers:
             stack.callback(writer.close)
         bar = stack.enter_context(tqdm(total=options.steps, unit="step", desc="simulating"))

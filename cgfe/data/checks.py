@@ -76,6 +76,13 @@ def check_kind(name: str, key: str, kind: str) -> None:
         raise InputError(f"{name}: {key} are {found}, expected {expected}.")
 
 
+def check_numbers_of(name: str, key: str, values: Any) -> None:
+    """Raise InputError unless an array holds real and finite numbers of a usable size."""
+    check_kind(name, key, values.dtype.kind)
+    if not (np.abs(values) <= LARGEST).all():
+        _refuse_numbers(name, key, values, 0)
+
+
 def check_datasets(file: h5py.File, name: str, keys: list[str]) -> None:
     """Check what a file says of its arrays before any is read, so that none is read in vain.
 
@@ -193,7 +200,7 @@ def _check_meaning(frames: Any) -> None:
     weights = frames.weights
     if weights is not None and ((weights < 0).any() or not 0 < weights.sum() < np.inf):
         raise InputError(f"{name}: weights are negative, all zero or too large to be summed.")
-    for key in ("temperature_kelvin", "frame_interval_ps"):
+    for key in ("temperature_kelvin", "frame_interval_ps", "folded_rmsd"):
         if not 0 < getattr(frames, key) <= LARGEST:
             raise InputError(f"{name}: {key} is {getattr(frames, key)}, expected a positive value.")
     twice = np.intersect1d(frames.validation_trajectories, frames.test_trajectories)

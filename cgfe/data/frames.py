@@ -14,15 +14,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.data.beads import alpha_carbon_topology, bead_types_of
 from cgfe.data.checks import check, check_datasets, number_of, residues_of
 from cgfe.data.file_format import FORMAT, FORMAT_VERSION, ROUNDED_VERSION, open_frames
 from cgfe.data.rounded_arrays import STEP, read_rows, write_rounded
-from cgfe.files import replacing
+from cgfe.hdf5 import writing_hdf5
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
 if TYPE_CHECKING:
     import mdtraj
+
+FOLDED_KEY = "folded_rmsd_angstrom"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class CGFrames:
     the frames of one ladder, which go from replica to replica"""
     native_positions: NDArray[np.float64] | None = None
     """(N, 3), the folded structure that "folded" refers to"""
+    folded_rmsd: float = FOLDED_RMSD
+    """Å; a frame is folded if its RMSD to the native structure is at most this"""
     position_step: float = 0.0
     """Å that all positions are multiples of, for a smaller file; 0: they are not rounded"""
     force_step: float = 0.0
@@ -140,12 +145,13 @@ class CGFrames:
             "frame_interval_ps": self.frame_interval_ps,
             "length_unit": LENGTH_UNIT,
             "energy_unit": ENERGY_UNIT,
+            FOLDED_KEY: self.folded_rmsd,
             "force_mapping": self.force_mapping,
             "force_field": self.force_field,
             "source": self.source,
             "residue_names": json.dumps(self.residue_names),
         }
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        with writing_hdf5(path) as file:
             file.attrs.update(attributes)
             for name in (*REQUIRED, *_OPTIONAL):
                 values = getattr(self, name)
@@ -202,6 +208,9 @@ def _read(
         residue_names=residues_of(attributes, name),
         temperature_kelvin=number_of(attributes, "temperature_kelvin", name),
         frame_interval_ps=number_of(attributes, "frame_interval_ps", name),
+        folded_rmsd=(
+            number_of(attributes, FOLDED_KEY, name) if FOLDED_KEY in attributes else FOLDED_RMSD
+        ),
         force_mapping=str(attributes["force_mapping"]),
         force_field=str(attributes["force_field"]),
         source=str(attributes["source"]),

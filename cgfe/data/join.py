@@ -12,7 +12,15 @@ from cgfe.errors import InputError
 
 SAME = (
     *("residue_names", "temperature_kelvin", "frame_interval_ps", "position_step", "force_step"),
-    *("force_mapping", "force_field", "masses", "bonds", "bead_types", "native_positions"),
+    *(
+        "force_mapping",
+        "force_field",
+        "masses",
+        "bonds",
+        "bead_types",
+        "native_positions",
+        "folded_rmsd",
+    ),
     *("validation_trajectories", "test_trajectories", "biased_trajectories"),
 )
 """What stretches must share."""

@@ -1,7 +1,7 @@
 """Writing a frames file chunk by chunk, so that memory does not grow with the data."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.files import replacing
+from cgfe.hdf5 import DiskFile, h5py_file
 
 PER_FRAME = ("positions", "forces", "all_atom_energies", "trajectory_index")
 EXTRA = "delta_forces"
@@ -33,6 +34,8 @@ class FramesWriter:
         self._path = path
         self.target = target
         self._file: h5py.File | None = None
+        self._disk: DiskFile | None = None
+        self._open = ExitStack()
         self._keys: tuple[str, ...] = ()
         self._last_trajectory = 0
         self._weight_sum = 0.0
@@ -89,6 +92,8 @@ class FramesWriter:
                 )
             dataset.resize(self.frames + len(array), axis=0)
             dataset[self.frames :] = array
+        if self._disk is not None:
+            self._disk.check()
         steps = np.diff(chunk.trajectory_index, prepend=self._last_trajectory)
         self.trajectories += int(np.count_nonzero(steps)) + (self.frames == 0 and steps[0] == 0)
         self.frames += len(chunk)
@@ -115,17 +120,17 @@ class FramesWriter:
                 weights[rows] = weights[rows] * scale
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file; raise InputError if it could not be written to the end."""
+        self._file = None
+        self._open.close()
 
     def _start(self, chunk: CGFrames, values: dict[str, NDArray[Any]]) -> h5py.File:
         # CGFrames.save of a single frame writes the attributes and the small arrays, so that the
         # format is defined in one place; then its per-frame arrays make room for growing ones.
         first: dict[str, Any] = {key: values[key][:1] for key in PER_FRAME if key in values}
         replace(chunk, weights=None, **first).save(self._path)
-        file = h5py.File(self._path, "r+")
+        self._disk = self._open.enter_context(DiskFile(self._path, str(self.target), "r+"))
+        file = self._open.enter_context(h5py_file(self._disk, "r+"))
         for key, array in values.items():
             if key in file:
                 del file[key]

@@ -1,7 +1,6 @@
 """From an opened source to a frames file, a bounded number of frames at a time."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,24 @@ from tqdm import tqdm
 
 from cgfe.array_types import RealArray
 from cgfe.data.beads import RESIDUE_MASSES
-from cgfe.data.force_mapping import CarbonAlphaMapping, MapKind
+from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.data.frames import CGFrames
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
-from cgfe.readers.source import Atoms, Chunk, Source, check_frames_shape
+from cgfe.readers.chunks import MEGABYTE, ImportSettings, beads_of, chunks_of, rows_of
+from cgfe.readers.force_size import force_scale
+from cgfe.readers.native import native_of, weights_of_file
+from cgfe.readers.source import Atoms, Chunk, Source
 
-MEGABYTE = 2**20
-COPIES_PER_VALUE = 64
-"""Bytes held at once per coordinate of a chunk: float32 and float64 copies of positions and
-forces, as read, mapped and compressed."""
 COPIES_WHEN_FITTED = 12
-"""The same for forces that the map is fitted to: float32 as read, float64 summed by group."""
+"""Bytes held at once per coordinate of forces that the map is fitted to: float32 as read, float64
+summed by group."""
 MAP_FRAMES = 2000
 MAP_TRAJECTORIES = 40
 OTHER_MASS = 110.0
 CARBON_ALPHA_DISTANCE = (2.5, 5.0)
 """Å; neighbours are 3.8 Å apart (2.9 Å at a cis bond)."""
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What the user decides about an import."""
-
-    temperature_kelvin: float | None = None
-    """None: the source tells"""
-    frame_interval_ps: float | None = None
-    """Of the source, before striding; None: the source tells"""
-    force_map: MapKind | None = None
-    """None: optimal; only for all-atom sources"""
-    stride: int = 1
-    buffer_megabytes: float = 64.0
-    origin: str = "cgfe import"
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,10 @@ def import_frames(
         )
     temperature = _told(source, "temperature_kelvin", "--temperature", settings)
     interval = _told(source, "frame_interval_ps", "--frame-interval", settings)
+    weights = None if settings.weights is None else weights_of_file(settings.weights)
     mapping, notes = _fit_mapping(source, settings)
+    native = native_of(source, mapping, settings)
+    factor, told = force_scale(source, mapping, temperature, settings)
     names, masses = source.beads.residue_names, source.beads.masses
     if masses is None:
         masses = np.array([RESIDUE_MASSES.get(name, OTHER_MASS) for name in names])
@@ -89,13 +76,13 @@ def import_frames(
         writing_frames(output) as writer,
         tqdm(total=source.frame_count, unit="frame", desc="importing", disable=not progress) as bar,
     ):
-        for number, start, read, chunk in _chunks(source, interval, settings):
-            beads = _beads(chunk, source, mapping, number)
+        for number, start, read, chunk in chunks_of(source, interval, settings, weights):
+            beads = beads_of(chunk, source, mapping, number)
             first = writer.frames
             if len(beads.positions):
                 frames = CGFrames(
                     positions=beads.positions.astype(np.float32),
-                    forces=_single(beads.forces),
+                    forces=_single(beads.forces, factor),
                     all_atom_energies=_double(beads.energies),
                     trajectory_index=_index(beads, number),
                     residue_names=names,
@@ -104,13 +91,15 @@ def import_frames(
                     temperature_kelvin=temperature,
                     frame_interval_ps=interval * settings.stride,
                     force_mapping=force_mapping,
+                    native_positions=native,
+                    folded_rmsd=settings.folded_rmsd,
                     force_field=source.force_field,
                     source=settings.origin,
                     name=f"{source.name}, trajectory {number}, frames from {start}",
                 )
                 if first == 0:
                     _check_distances(frames)
-                writer.append(frames, _double(beads.weights), _single(beads.delta_forces))
+                writer.append(frames, _double(beads.weights), _single(beads.delta_forces, factor))
             bar.update(read)
     return Imported(
         Path(output),
@@ -119,7 +108,7 @@ def import_frames(
         writer.beads,
         writer.frame_interval_ps,
         force_mapping,
-        (*source.notes, *notes),
+        (*source.notes, *notes, *told),
     )
 
 
@@ -171,7 +160,7 @@ def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> R
     chosen = source.trajectories[:: -(-len(source.trajectories) // MAP_TRAJECTORIES)]
     room = int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_WHEN_FITTED * atoms.count))
     each = max(1, min(MAP_FRAMES, room) // len(chosen))
-    rows = min(each, _rows(source, settings))
+    rows = min(each, rows_of(source, settings))
     pieces = []
     for read in chosen:
         found = 0
@@ -185,90 +174,6 @@ def _sampled_forces(source: Source, atoms: Atoms, settings: ImportSettings) -> R
     if not np.isfinite(forces).all() or not forces.any():
         raise InputError(f"{source.name}: forces are not finite, or all zero.")
     return forces
-
-
-def _rows(source: Source, settings: ImportSettings) -> int:
-    """Return how many frames fit into the buffer."""
-    atoms = source.atoms.count if source.atoms else len(source.beads.residue_names)
-    return max(1, int(settings.buffer_megabytes * MEGABYTE / (3 * COPIES_PER_VALUE * atoms)))
-
-
-def _chunks(
-    source: Source, interval: float, settings: ImportSettings
-) -> Iterator[tuple[int, int, int, Chunk]]:
-    """Yield trajectory, its frame to begin with, frames read, and those kept of them."""
-    rows = _rows(source, settings)
-    for number, read in enumerate(source.trajectories):
-        start, last_time = 0, None
-        for chunk in read(rows):
-            if chunk.times_ps is not None:
-                last_time = _check_times(source, number, chunk.times_ps, last_time, interval)
-            skip = -start % settings.stride
-            yield (
-                number,
-                start,
-                len(chunk.positions),
-                chunk.select(slice(skip, None, settings.stride)),
-            )
-            start += len(chunk.positions)
-
-
-def _check_times(
-    source: Source, number: int, times: RealArray, last: float | None, interval: float
-) -> float:
-    """Raise InputError if frames are missing or doubled; return the last time."""
-    times = np.asarray(times, dtype=np.float64)
-    steps = np.diff(times) if last is None else np.diff(times, prepend=last)
-    # Times are often stored as float32, whose steps grow coarse in long trajectories.
-    tolerance = 0.02 * interval + 4 * np.finfo(np.float32).eps * np.abs(times).max()
-    wrong = np.flatnonzero(np.abs(steps - interval) > tolerance)
-    if len(wrong):
-        raise InputError(
-            f"{source.name}: in trajectory {number} a frame follows the one before after "
-            f"{steps[wrong[0]]:g} ps (near {times[min(wrong[0], len(times) - 1)]:g} ps), "
-            f"expected {interval:g} ps."
-        )
-    return float(times[-1])
-
-
-def _beads(chunk: Chunk, source: Source, mapping: CarbonAlphaMapping | None, number: int) -> Chunk:
-    """Return the chunk with Cα positions and forces, whole molecules, checked shapes."""
-    name = f"{source.name}, trajectory {number}"
-    atoms = source.atoms.count if source.atoms else len(source.beads.residue_names)
-    check_frames_shape(f"{name}: positions", chunk.positions.shape, atoms)
-    positions, forces = chunk.positions, chunk.forces
-    if forces is not None:
-        if forces.shape != positions.shape:
-            raise InputError(
-                f"{name}: forces have shape {forces.shape}, but positions {positions.shape}."
-            )
-        forces = mapping.map_forces(forces) if mapping else forces
-    if mapping is not None:
-        positions = mapping.map_positions(positions)
-    if chunk.box is not None:
-        positions = whole_chains(positions, source.beads.bonds, chunk.box)
-    return replace(chunk, positions=positions, forces=forces)
-
-
-def whole_chains(positions: RealArray, bonds: NDArray[np.int64], box: RealArray) -> RealArray:
-    """Undo breaks of chains at the walls of a periodic box.
-
-    Parameters
-    ----------
-    positions : array (n, N, 3)
-        Å.
-    bonds : array (B, 2)
-        Sorted, so that each bead follows one that is in place already.
-    box : array (n, 3, 3)
-        Box vectors in Å as rows.
-    """
-    whole = np.array(positions, dtype=np.float64)
-    inverse = np.linalg.inv(box.astype(np.float64))
-    for first, second in bonds:
-        step = whole[:, second] - whole[:, first]
-        cells = np.round(np.einsum("ni,nij->nj", step, inverse))
-        whole[:, second] -= np.einsum("ni,nij->nj", cells, box)
-    return whole
 
 
 def _check_distances(frames: CGFrames) -> None:
@@ -291,8 +196,8 @@ def _index(beads: Chunk, number: int) -> NDArray[np.int32]:
     return np.full(len(beads.positions), number, dtype=np.int32)
 
 
-def _single(values: Any) -> NDArray[np.float32] | None:
-    return None if values is None else values.astype(np.float32)
+def _single(values: Any, factor: float = 1.0) -> NDArray[np.float32] | None:
+    return None if values is None else (values * factor).astype(np.float32)
 
 
 def _double(values: Any) -> NDArray[np.float64] | None:

@@ -23,6 +23,7 @@ import numpy as np
 from cgfe.errors import InputError
 from cgfe.readers.arrays import npy_array, npy_rows
 from cgfe.readers.source import (
+    KCAL,
     Chunk,
     ReaderOptions,
     Source,
@@ -79,6 +80,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         frame_count=frames,
         atoms=protein.atoms(first),
         has_forces=wanted,
+        force_unit=options.get("force_unit"),
+        documented_unit=KCAL,
         temperature_kelvin=_temperature(Path(structure)),
     )
 

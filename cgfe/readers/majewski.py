@@ -22,6 +22,7 @@ from cgfe.readers.residues import linear_bonds, residues_of_embedding
 from cgfe.readers.source import (
     DELTA_ONLY,
     JOINED,
+    KCAL,
     Beads,
     Chunk,
     ReaderOptions,
@@ -74,6 +75,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         trajectories=[partial(_read, coordinates, forces, delta)],
         frame_count=shape[0],
         has_forces=forces is not None,
+        force_unit=options.get("force_unit"),
+        documented_unit=KCAL,
         notes=(JOINED, DELTA_ONLY) if delta else (JOINED,),
     )
 

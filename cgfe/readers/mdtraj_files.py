@@ -3,7 +3,7 @@
 Every SOURCE file is one trajectory. Forces come from, in this order: the files of --forces, the
 trajectory itself (.trr), a file STEM_forces.npy, STEM_forces.h5 or STEM_forces.trr beside it.
 
-    .npy  (frames, atoms, 3), kcal/mol/Å unless --force-unit says kJ/mol/nm
+    .npy  (frames, atoms, 3), in the unit of --force-unit, else told from their thermal size
     .h5   dataset `forces` (frames, atoms, 3), in the unit of its attribute `units`
     .trr  kJ/mol/nm, GROMACS' own
 
@@ -23,10 +23,12 @@ from mdtraj.formats import TRRTrajectoryFile
 from cgfe.array_types import RealArray
 from cgfe.children import CAN_FORK, in_child
 from cgfe.errors import InputError
+from cgfe.files import ascii_path
 from cgfe.hdf5 import open_hdf5
 from cgfe.readers import openmm_h5
 from cgfe.readers.arrays import npy_array, npy_rows
 from cgfe.readers.source import (
+    KCAL,
     Chunk,
     ReaderOptions,
     Source,
@@ -86,6 +88,9 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         partial(_read, path, topology, protein, force, options.force_unit)
         for path, force in zip(paths, forces, strict=True)
     ]
+    bare = any(force is not None and force.suffix == ".npy" for force in forces)
+    if bare and not all(force is not None and force.suffix == ".npy" for force in forces):
+        raise InputError("--forces: some files are .npy and some are not; expected one kind.")
     for force in forces:
         _check_force_file(force, topology, protein)
     return Source(
@@ -95,6 +100,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         frame_count=None,
         atoms=protein.atoms(first[0].xyz[0] * ANGSTROM_PER_NM),
         has_forces=forces[0] is not None,
+        # Bare arrays come as they are; other files' forces are in kcal/mol/Å by then.
+        force_unit=options.force_unit if bare else KCAL,
         frame_interval_ps=float(np.diff(first[0].time)[0]) if timed else None,
     )
 
@@ -131,11 +138,11 @@ def _first_frames(path: Path, topology: Any, protein: ProteinTopology) -> Any:
 
 def _pieces(path: Path, topology: Any, protein: ProteinTopology, frames: int) -> Iterator[Any]:
     given = {} if path.name.lower().endswith((".pdb", ".pdb.gz")) else {"top": topology}
-    pieces = mdtraj.iterload(
-        str(path), chunk=frames, atom_indices=protein.selection.tolist(), **given
-    )
     try:
-        yield from pieces
+        with ascii_path(path) as named:
+            yield from mdtraj.iterload(
+                str(named), chunk=frames, atom_indices=protein.selection.tolist(), **given
+            )
     except Exception as error:
         # Each format's parser has its own exceptions.
         raise InputError(
@@ -164,7 +171,7 @@ def _force_files(paths: list[Path], options: ReaderOptions) -> list[Path | None]
 
 def _forces_of(path: Path) -> Path | None:
     if path.suffix.lower() == ".trr":
-        with TRRTrajectoryFile(str(path)) as file:
+        with ascii_path(path) as named, TRRTrajectoryFile(str(named)) as file:
             try:
                 file._read(1, None, False, True)
                 return path
@@ -231,11 +238,11 @@ def _read(
 def _force_chunks(
     path: Path, protein: ProteinTopology, unit: str | None, frames: int
 ) -> Iterator[RealArray]:
-    """Yield forces (n, atoms, 3) of the selection in kcal/mol/Å."""
+    """Yield forces (n, atoms, 3) of the selection in kcal/mol/Å, those of .npy as they are."""
     if path.suffix == ".trr":
         factor = force_factor(unit or "kJ/mol/nm")
         try:
-            with TRRTrajectoryFile(str(path)) as file:
+            with ascii_path(path) as named, TRRTrajectoryFile(str(named)) as file:
                 atoms = protein.selection
                 while len(forces := file._read(frames, atoms, False, True)[-1]):
                     yield forces * factor
@@ -247,9 +254,8 @@ def _force_chunks(
             for start in range(0, len(file["forces"]), frames):
                 yield _selected(file["forces"][start : start + frames], protein) * factor
     else:
-        factor = force_factor(unit or "kcal/mol/angstrom")
         for rows in npy_rows(path, frames):
-            yield _selected(rows, protein) * factor
+            yield _selected(rows, protein)
 
 
 def _selected(forces: RealArray, protein: ProteinTopology) -> RealArray:

@@ -29,6 +29,7 @@ from cgfe.readers.residues import canonical_residue, linear_bonds, residues_of_e
 from cgfe.readers.source import (
     DELTA_ONLY,
     JOINED,
+    KCAL,
     Beads,
     Chunk,
     ReaderOptions,
@@ -87,6 +88,8 @@ def open_source(paths: list[Path], options: ReaderOptions) -> Source:
         trajectories=[partial(_read, archive, members)],
         frame_count=shape[0],
         has_forces="forces" in members,
+        force_unit=options.get("force_unit"),
+        documented_unit=KCAL,
         temperature_kelvin=_number(archive, TEMPERATURES),
         frame_interval_ps=_number(archive, ("frame_interval_ps",)),
         notes=(*notes, DELTA_ONLY) if "delta_forces" in members else notes,

@@ -18,6 +18,7 @@ DELTA_ONLY = (
     "delta_forces, and the frames have no forces to train on."
 )
 """Notes of several formats."""
+KCAL = "kcal/mol/angstrom"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ class Source:
     atoms: Atoms | None = None
     """None for a source of Cα beads"""
     has_forces: bool = False
+    force_unit: str | None = KCAL
+    """Unit of the chunks' forces; None: it is told from their thermal size"""
+    documented_unit: str | None = None
+    """What the format's description says, where the size does not tell; None: the user must"""
     temperature_kelvin: float | None = None
     """None where the source does not tell"""
     frame_interval_ps: float | None = None

@@ -90,7 +90,7 @@ def ensemble_of(
     trajectory = np.repeat(np.arange(len(lengths)), lengths)
     index = frames.frames.trajectory_index[[segment.start for segment in frames.segments]]
     biased = np.isin(index, frames.frames.biased_trajectories)
-    folded = None if rmsd is None else rmsd <= FOLDED_RMSD
+    folded = None if rmsd is None else rmsd <= frames.frames.folded_rmsd
     return Ensemble.from_samples(
         grid, tics, trajectory, frames.weights, folded, biased.astype(np.int64)
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import Split
 from cgfe.reference.config import ReferenceConfig
@@ -28,6 +29,8 @@ def fingerprint(frames: CGFrames, split: Split, config: ReferenceConfig) -> str:
         for start in range(0, len(known), FRAMES_AT_ONCE):
             digest.update(np.ascontiguousarray(known[start : start + FRAMES_AT_ONCE]).tobytes())
     facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, MEANING]
+    if frames.folded_rmsd != FOLDED_RMSD:
+        facts.append(frames.folded_rmsd)  # where there is no choice, none is in the hash
     cuts = [[(s.start, s.stop) for s in part] for part in vars(split).values()]
     digest.update(json.dumps([facts, cuts, frames.residue_names]).encode())
     return digest.hexdigest()[:16]

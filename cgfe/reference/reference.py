@@ -27,6 +27,7 @@ from cgfe.geometry import rmsd
 from cgfe.model.potential import Potential
 from cgfe.model.prior import PriorEnergy
 from cgfe.reference.arrays import ARRAYS_VERSION, in_parts, part, read_text, text_array, under
+from cgfe.reference.checks import check_parts
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.ensembles import Ensembles, ensemble_of, from_frames_of_version_1
 from cgfe.reference.fingerprint import fingerprint
@@ -127,6 +128,16 @@ class Reference:
             starts=Starts.fit(training, own, config),
             fingerprint=key or fingerprint(frames, split, config),
         )
+
+    def check(self) -> None:
+        """Check parts that were read, from a checkpoint for example, against each other.
+
+        Raises
+        ------
+        InputError
+            If a shape is wrong, a number is not finite, or an index names no bead.
+        """
+        check_parts(self.system, self.prior, self.projection, self.starts.positions)
 
     def potential(self, network: nn.Module | None = None) -> Potential:
         """Return the prior, plus a network if one is given, as a potential of this system.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cgfe.analysis.core_sets import FOLDED, UNFOLDED
 from cgfe.analysis.folding import FoldingData
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.analysis.metrics import FOLDED_RMSD, FREE_ENERGY_CEILING_KT
+from cgfe.analysis.metrics import FREE_ENERGY_CEILING_KT
 from cgfe.analysis.weights import StateWeights, Walkers
 from cgfe.array_types import FloatArray, IntArray
 from cgfe.data.checks import FRAMES_AT_ONCE
@@ -89,9 +89,11 @@ class Sampled:
                 rmsd(frames.positions[a : a + FRAMES_AT_ONCE], frames.native_positions)
                 for a in range(0, len(frames), FRAMES_AT_ONCE)
             ])  # fmt: skip
-            folded = distance <= FOLDED_RMSD
+            folded = distance <= frames.folded_rmsd
             interval_ps = frames.frame_interval_ps
-            folding = FoldingData(distance, walkers.walker, walkers.biased, interval_ps)
+            folding = FoldingData(
+                distance, walkers.walker, walkers.biased, interval_ps, frames.folded_rmsd
+            )
         return cls(
             walkers=walkers,
             msm_share=fitted.msm_share,

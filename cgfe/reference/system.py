@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.analysis.metrics import FOLDED_RMSD
 from cgfe.data.frames import CGFrames
 from cgfe.reference.arrays import read_text, text_array
 
@@ -26,6 +27,8 @@ class BeadSystem:
     temperature_kelvin : float
     native_positions : array (N, 3) or None
         Å, the folded structure, where it is known.
+    folded_rmsd : float
+        Å; a frame is folded if its RMSD to the native structure is at most this.
     """
 
     residue_names: tuple[str, ...]
@@ -34,6 +37,7 @@ class BeadSystem:
     bonds: NDArray[np.int64]
     temperature_kelvin: float
     native_positions: NDArray[np.float64] | None
+    folded_rmsd: float = FOLDED_RMSD
 
     @classmethod
     def of(cls, frames: CGFrames) -> "BeadSystem":
@@ -45,6 +49,7 @@ class BeadSystem:
             bonds=frames.bonds,
             temperature_kelvin=frames.temperature_kelvin,
             native_positions=frames.native_positions,
+            folded_rmsd=frames.folded_rmsd,
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -55,6 +60,7 @@ class BeadSystem:
             "masses": self.masses,
             "bonds": self.bonds,
             "temperature_kelvin": np.array(self.temperature_kelvin),
+            "folded_rmsd": np.array(self.folded_rmsd),
         }
         if self.native_positions is not None:
             arrays["native_positions"] = self.native_positions
@@ -70,4 +76,6 @@ class BeadSystem:
             bonds=arrays["bonds"],
             temperature_kelvin=float(arrays["temperature_kelvin"]),
             native_positions=arrays.get("native_positions"),
+            # Older files know one threshold.
+            folded_rmsd=float(arrays.get("folded_rmsd", FOLDED_RMSD)),
         )

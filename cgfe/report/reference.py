@@ -118,6 +118,7 @@ def _ns(value: float) -> str:
 
 
 def _facts(result: Convergence, size: str) -> list[tuple[str, str]]:
+    folded = FOLDED_RMSD if result.folding is None else result.folding.folded_rmsd
     facts = [
         ("sampling", _ns(result.nanoseconds)),
         ("trajectories", f"{result.trajectories}, {result.biased} of them biased"),
@@ -126,7 +127,7 @@ def _facts(result: Convergence, size: str) -> list[tuple[str, str]]:
         ("frames without weight", f"{result.weightless:,}"),
         ("beads", str(result.beads)),
         ("file", size),
-        ("folded", f"Cα RMSD ≤ {FOLDED_RMSD:g} Å"),
+        ("folded", f"Cα RMSD ≤ {folded:g} Å"),
     ]
     if result.against is not None:
         against = result.against

@@ -143,9 +143,10 @@ def _transitions(folding: Folding) -> Verdict:
             question, "no", "No unbiased walker was in both core sets' states: no rates are known."
         )
     sampled = folding.unbiased_us
+    cores = [core * folding.folded_rmsd for core in (FOLDED_CORE, UNFOLDED_CORE)]
     words = (
         f"{rates.foldings} foldings and {rates.unfoldings} unfoldings between the cores (RMSD "
-        f"below {FOLDED_CORE:g} and above {UNFOLDED_CORE:g} Å) in {short(sampled)} µs, "
+        f"below {cores[0]:g} and above {cores[1]:g} Å) in {short(sampled)} µs, "
         f"{short(rates.foldings / sampled)} and {short(rates.unfoldings / sampled)} per µs; rates "
         f"{span(rates.folding_per_us)} and {span(rates.unfolding_per_us)} per µs, relaxation "
         f"{short(rates.relaxation_ns)} ns."

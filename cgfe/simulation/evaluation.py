@@ -18,7 +18,6 @@ from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
 from cgfe.analysis.intervals import Interval
 from cgfe.analysis.metrics import (
-    FOLDED_RMSD,
     independent_frames,
     kl_divergence,
     split_half_js,
@@ -131,7 +130,7 @@ def judge(
     flat = kept.reshape(-1, *positions.shape[2:])
     native = reference.system.native_positions
     tics = reference.projection.tica.project(flat)
-    folded = None if native is None else rmsd(flat, native) <= FOLDED_RMSD
+    folded = None if native is None else rmsd(flat, native) <= reference.system.folded_rmsd
     replica = np.tile(np.arange(replicas), frames)
 
     def ensemble(chosen: slice) -> Ensemble:

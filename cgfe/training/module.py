@@ -23,6 +23,7 @@ from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_in
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
+from cgfe.training.checkpoint_checks import check_network, check_references, reading
 from cgfe.training.checkpoints import (
     CHECKPOINT_KEY,
     CHECKPOINT_VERSION,
@@ -327,12 +328,18 @@ class CGForceField(L.LightningModule):
             If it is no cgfe checkpoint.
         """
         content = content_of(checkpoint, name)
-        module = cls(CGSchNetConfig(**content["network"]))
-        module.set_references(references_of(content), content["names"])
-        state = checkpoint["state_dict"]
-        module.network.load_state_dict(
-            {key.removeprefix(NETWORK): x for key, x in state.items() if key.startswith(NETWORK)}
-        )
+        with reading(name):
+            state = {
+                key.removeprefix(NETWORK): x
+                for key, x in checkpoint["state_dict"].items()
+                if key.startswith(NETWORK)
+            }
+            check_network(content["network"], state)
+            module = cls(CGSchNetConfig(**content["network"]))
+            references = references_of(content)
+            check_references(content["names"], references, module.network_config.max_bead_types)
+            module.set_references(references, content["names"])
+            module.network.load_state_dict(state)
         return module.eval()
 
 

@@ -50,15 +50,17 @@ class Tally:
 
     def control(self, use: Callable[[], object]) -> None:
         """Check that what nothing was done to gives a result."""
-        assert in_child(lambda: outcome(use), SECONDS) == RESULT
+        found = in_child(lambda: outcome(use), SECONDS)
+        assert found == RESULT, found
 
     def watch(self, seed: int, use: Callable[[], object]) -> None:
         """Run `use` in a child process and count what comes of it."""
         found = in_child(lambda: outcome(use), SECONDS)
         if found is None:
             found = "hangs or crashes"
-        if found in (RESULT, SENTENCE):
-            self.counts[found] += 1
+        kind = found.partition(":")[0]
+        if kind in (RESULT, SENTENCE):
+            self.counts[kind] += 1
         else:
             self.counts["anything else"] += 1
             self.bad.append(f"{self.kind} {seed}: {found}")
@@ -85,7 +87,7 @@ def outcome(use: Callable[[], object]) -> str:
         text = str(error)
         if "\n" in text.strip() or not 10 < len(text) < LONGEST_SENTENCE:
             return f"no sentence: {text[:500]!r}"
-        return SENTENCE
+        return f"{SENTENCE}: {text}"
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in where if "/cgfe/" in frame.filename][-2:]

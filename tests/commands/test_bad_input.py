@@ -244,6 +244,25 @@ def test_bead_types_that_the_network_does_not_know(tiny_file: Path, tmp_path: Pa
         field.set_references(data.references, data.names)
 
 
+def test_frames_without_forces_are_refused_first(
+    refused: Callable[..., str], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(file: h5py.File) -> None:
+        del file["forces"]
+
+    monkeypatch.setattr(CGFrames, "load", lambda *_: pytest.fail("frames were read before"))
+    path = damaged(tiny_file, tmp_path / "bare.h5", change)
+    sentence = refused(*fit(path))
+    assert "bare.h5: the frames have no forces, but force_weight is 1" in sentence
+
+
+def test_pack_of_the_run_of_a_fit(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(Path(CONFIG).read_text())
+    sentence = refused("pack", "--runs", "run", "--output", "frames.h5")
+    assert "run: the run of a fit, expected one of cgfe reference" in sentence
+
+
 def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:
     assert "widht" in refused(*fit(tiny_file, "--model.network.widht=3"))
     (tmp_path / "typo.yaml").write_text("sequence: GYG\nwalkres: 3\n")

@@ -11,6 +11,7 @@ from blocks import ROOT, blocks, pages, run
 from scipy.signal import lfilter
 
 from cgfe.all_atom.batched import BatchedSystem
+from cgfe.units import thermal_energy
 
 pytestmark = pytest.mark.skipif(not BatchedSystem.available(), reason="needs a C++ compiler")
 
@@ -60,7 +61,9 @@ def made_trajectories(folder: Path) -> None:
         xyz = hairpin.xyz + moved.astype(np.float32)
         times = 1.0 * np.arange(shape[0])
         mdtraj.Trajectory(xyz, hairpin.topology, time=times).save(folder / f"run-{number}.xtc")
-        forces = random.normal(scale=5, size=shape).astype(np.float32)
+        # Each atom on a spring at 300 K: the import tells the forces' unit by their thermal size.
+        spring = thermal_energy(300) / (100 * 0.01**2 / (1 - 0.9**2))
+        forces = (-spring * 10 * moved).astype(np.float32)
         np.save(folder / f"run-{number}_forces.npy", forces)
 
 

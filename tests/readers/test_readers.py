@@ -24,7 +24,7 @@ from cgfe.data.splits import Split
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.readers import FORMATS, detect
-from cgfe.readers.convert import whole_chains
+from cgfe.readers.chunks import whole_chains
 from cgfe.readers.residues import TABLES, residues_of_embedding
 
 KJ_PER_MOL_NM = 41.84  # in one kcal/mol/Å
@@ -357,7 +357,8 @@ def test_xtc_with_forces_beside_it(tmp_path: Path) -> None:
     ]
     assert detect(paths[0]) == "mdtraj"
     top = tmp_path / "x" / "top.pdb"
-    frames = imported(tmp_path, *paths, "--topology", top, "--temperature", 300, megabytes=1)
+    words = ("--topology", top, "--temperature", 300, "--force-unit", "kcal/mol/angstrom")
+    frames = imported(tmp_path, *paths, *words, megabytes=1)
     same(frames.positions, data.mapping("slice").map_positions(data.positions), 0.011)
     assert np.bincount(frames.trajectory_index).tolist() == [100, 100]
     assert frames.frame_interval_ps == 2
@@ -451,6 +452,7 @@ def test_hydrogens_of_unknown_names_find_their_atoms(tmp_path: Path) -> None:
     (tmp_path / "charmm.pdb").write_text("\n".join(kept) + "\n")
     path = write_xtc(tmp_path / "x", data)
     words = ["--topology", tmp_path / "charmm.pdb", "--temperature", 300]
+    words += ["--force-unit", "kcal/mol/angstrom"]
     frames = imported(tmp_path, path, *words, "--force-map", "constraint_aware")
     same(frames.forces, data.mapping("constraint_aware").map_forces(data.forces))
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from cgfe.files import replacing
+from cgfe.hdf5 import writing_hdf5
 from cgfe.training.module import CGForceField
 from cgfe.units import ENERGY_UNIT, LENGTH_UNIT
 
@@ -38,7 +37,7 @@ class PredictionWriter(BasePredictionWriter):
                 continue
             rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
             path = Path(trainer.default_root_dir) / f"predictions-{name}{rank}.h5"
-            with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            with writing_hdf5(path) as file:
                 file.attrs.update({"length_unit": LENGTH_UNIT, "energy_unit": ENERGY_UNIT})
                 for key in ("positions", "energy", "forces"):
                     file[key] = torch.cat([part[key] for part in parts]).cpu().numpy()
