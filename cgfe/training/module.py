@@ -133,8 +133,7 @@ class CGForceField(L.LightningModule):
             network = copy.deepcopy(network).float()
         return self.references[system].potential(network).to(self.device)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Return the batch in the network's precision."""
+    def _in_own_precision(self, batch: Batch) -> Batch:
         dtype = next(self.network.parameters()).dtype
         if batch.pos.dtype == dtype:
             return batch
@@ -206,6 +205,7 @@ class CGForceField(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
+        batch = self._in_own_precision(batch)
         energy, forces = self.energy_and_forces(batch)
         return {
             "system": batch.system,
@@ -216,6 +216,7 @@ class CGForceField(L.LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         assert self.loss is not None
+        batch = self._in_own_precision(batch)
         terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
