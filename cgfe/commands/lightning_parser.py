@@ -37,3 +37,28 @@ def _without_union(message: str) -> str:
     if unknown := re.fullmatch(r"Option '([\w.]+)' is not accepted", error):
         return f"Option '{key}.{unknown[1]}' is not accepted"
     return f'Parser key "{key}": {error}. Got value: {found["value"]}'
+
+
+_EXPECTED = re.compile(
+    r'Parser key "([\w.]+)": Expected (?:an? )?(.+?)\. Got value: (.*?) \(see --help\)'
+)
+_WORDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+}
+
+
+def plainly(message: str) -> str:
+    """Say which value a key has and what was expected, in place of Python's types.
+
+    To be called once for all: parsers are nested, and each reads what the inner one says.
+    """
+    found = _EXPECTED.fullmatch(message)
+    if found is None:
+        return message
+    key, kind, value = found.groups()
+    if literal := re.fullmatch(r"typing\.Literal\[(.+)\]", kind):
+        kind = f"one of {literal[1]}"
+    return f"{key} is {value!r}, expected {_WORDS.get(kind, kind)} (see --help)"

@@ -16,10 +16,11 @@ from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from cgfe.commands.lightning_parser import OneSentenceParser
+from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import refuse_finished, with_run_config
+from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
 from cgfe.data.file_format import require_forces
-from cgfe.errors import InputError
+from cgfe.errors import InputError, check_seed
 from cgfe.files import make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
@@ -84,7 +85,7 @@ def _run(words: Sequence[str]) -> None:
         },
         seed_everything_default=0,
         parser_class=OneSentenceParser,
-        parser_kwargs={"parser_mode": "omegaconf+"},
+        parser_kwargs={"parser_mode": "omegaconf+", "prog": "cgfe"},
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         args=with_run_config(list(words)),
@@ -101,6 +102,13 @@ class TrainingCLI(LightningCLI):
         """Return the subcommand that is asked for: each other one's parser takes half a second."""
         asked_for = TrainingCLI.asked_for
         return {asked_for: LightningCLI.subcommands()[asked_for]}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; what is wrong is said without jsonargparse's types."""
+        try:
+            super().parse_arguments(parser, args)
+        except InputError as error:
+            raise InputError(plainly(str(error))) from None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would read the checkpoint for hyperparameters, which cgfe's lack."""
@@ -127,6 +135,9 @@ class TrainingCLI(LightningCLI):
         """Place the run: directory, checkpoints, loggers."""
         config = self.config[self.subcommand]
         checkpoint = config.get("ckpt_path")
+        check_trainer(config.trainer, self.subcommand == "fit")
+        for name in ("optimizer", "scheduler"):
+            check_numbers(f"model.{name}", config.model[name])
         # Read before anything is made or computed, and handed on.
         self.checkpoint = read_checkpoint(checkpoint) if checkpoint else None
         if self.checkpoint is not None and self.subcommand == "fit":
@@ -172,6 +183,16 @@ class TrainingCLI(LightningCLI):
             )
         return given or _unused(new_run_dir(_name(config)))
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        check_seed("seed_everything", None if isinstance(seed, bool) else seed)
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer; what Lightning says of its keys becomes a sentence."""
+        with one_sentence():
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the run's own logger and callbacks to the configured ones."""
         if SLURMEnvironment.detect() and not self.config[self.subcommand].trainer.plugins:
@@ -212,6 +233,7 @@ class TrainingCLI(LightningCLI):
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
+        model.check_optimizer()
         if self.config[self.subcommand].trainer.callbacks:
             return  # they may log anything
         names = {"epoch", "step"} | {
@@ -233,6 +255,11 @@ class TrainingCLI(LightningCLI):
             from cgfe.report.run import write_report
 
             print(f"report: {write_report(self.run_dir)}")
+
+    def after_test(self) -> None:
+        """Remove the folder if nothing was written: only simulations write."""
+        with suppress(OSError):
+            self.run_dir.rmdir()
 
     def after_validate(self) -> None:
         """Print the metrics as a table."""

@@ -14,8 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from cgfe.errors import InputError
+from cgfe.errors import InputError, require
+from cgfe.memory import machine_memory
 
+MOST_LAYERS = 100
+BYTES_OF_PARAMETER = 16
+"""Itself, its gradient and the two moments of Adam."""
 ONE_SYSTEM = "expected frames of one system; make a batch for each system"
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -53,6 +57,15 @@ class CGSchNetConfig:
     activation: Literal["tanh", "silu"] = "tanh"
     max_bead_types: int = 25
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        hidden, filters, half = self.hidden_channels, self.num_filters, self.hidden_channels // 2
+        filter_network = (self.num_radial + 1 + filters + 1) * filters
+        update = hidden * filters + (filters + 1 + hidden + 1) * hidden
+        ends = self.max_bead_types * hidden + (hidden + 1) * half + half + 1
+        return self.num_layers * (filter_network + update) + ends
+
     def check(self) -> None:
         """Check every value.
 
@@ -71,6 +84,17 @@ class CGSchNetConfig:
         for name, least in smallest.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}.")
+        require(self.num_layers <= MOST_LAYERS, "num_layers", self.num_layers,
+                f"at most {MOST_LAYERS}")  # fmt: skip
+        needed, there = self.parameters * BYTES_OF_PARAMETER, machine_memory()
+        if needed > there:
+            raise InputError(
+                f"the network would have {self.parameters:.2g} parameters ("
+                f"hidden_channels {self.hidden_channels}, num_filters {self.num_filters}, "
+                f"num_radial {self.num_radial}, max_bead_types {self.max_bead_types}), which take "
+                f"{needed / 2**30:.3g} GiB to train; expected at most the machine's "
+                f"{there / 2**30:.3g} GiB."
+            )
         if not 0 < self.cutoff < math.inf:
             raise InputError(f"cutoff is {self.cutoff} Å, expected a positive finite length.")
         for name, known in (("radial_basis", RADIAL_BASES), ("activation", ACTIVATIONS)):
@@ -258,7 +282,8 @@ class CGSchNet(nn.Module):
         envelope = 0.5 + 0.5 * torch.cos(distances.clamp(max=cutoff) * (math.pi / cutoff))
         for interaction in self.interactions:
             features = interaction(features, radial, envelope[..., None], convolve)
-        return self.output(features).squeeze(-1)
+        # Under autocast the products are coarse; what is summed over beads need not be.
+        return self.output(features).squeeze(-1).to(distances.dtype)
 
 
 def bead_types_of(batch: Batch) -> Tensor:

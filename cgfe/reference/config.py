@@ -1,11 +1,15 @@
 """What a Reference depends on besides the training frames."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from cgfe.analysis.free_energy import DEFAULT_BINS
 from cgfe.analysis.tica import DEFAULT_LAG_PS
-from cgfe.errors import InputError
+from cgfe.errors import check_seed, require
+
+MOST_BINS = 1000
+"""Per TIC: of each bootstrap sample a density of their square is made."""
 
 
 @dataclass
@@ -31,8 +35,11 @@ class ReferenceConfig:
 
     def check(self) -> None:
         """Raise InputError if a value makes no sense."""
-        for name, least in (("bins", 2), ("target_bins", 2), ("starts", 1)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"reference.{name} is {getattr(self, name)}, expected at least {least}."
-                )
+        good = 0 < self.tica_lag_ps < math.inf
+        require(good, "reference.tica_lag_ps", self.tica_lag_ps, "a positive finite time")
+        for name in ("bins", "target_bins"):
+            value = getattr(self, name)
+            good = 2 <= value <= MOST_BINS
+            require(good, f"reference.{name}", value, f"at least 2 and at most {MOST_BINS}")
+        require(self.starts >= 1, "reference.starts", self.starts, "at least 1")
+        check_seed("reference.seed", self.seed)

@@ -1,5 +1,6 @@
 """LangevinSimulation: many replicas of one system at once, on prior and network."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgfe.errors import InputError
+from cgfe.errors import InputError, check_seed, require
 from cgfe.kernels.fast_potential import FastPotential
 from cgfe.model.potential import Potential
 from cgfe.simulation.ladder import TemperatureLadder, check_ladder
 from cgfe.simulation.state import ReplicaState
+
+MOST_REPLICAS = 10**7
 
 
 @dataclass
@@ -68,11 +71,12 @@ class SimulationConfig:
         InputError
             If a value makes no sense; the message names it.
         """
-        _require(self.replicas >= 1, "replicas", self.replicas, "at least 1")
+        good = 1 <= self.replicas <= MOST_REPLICAS
+        require(good, "replicas", self.replicas, f"at least 1 and at most {MOST_REPLICAS}")
         _check_steps(self.steps, self.save_interval)
         _check_dynamics(self.time_step_ps, self.friction_per_ps)
-        _require(0 <= self.burn_in < 1, "burn_in", self.burn_in, "at least 0 and less than 1")
-        _require((self.seed or 0) >= 0, "seed", self.seed or 0, "at least 0")
+        require(0 <= self.burn_in < 1, "burn_in", self.burn_in, "at least 0 and less than 1")
+        check_seed("seed", self.seed)
         check_ladder(self.ladder)
         _check_exchange(self.exchange_interval)
 
@@ -153,7 +157,8 @@ class LangevinSimulation:
         exchange_interval: int = 50,
     ) -> None:
         _check_dynamics(time_step_ps, friction_per_ps)
-        _require(temperature > 0, "temperature", temperature, "a positive value in K")
+        good = 0 < temperature < math.inf
+        require(good, "temperature", temperature, "a positive finite value in K")
         self.device = torch.device(device or potential.bead_types.device)
         self.potential = potential.to(self.device)
         self.masses = torch.as_tensor(masses, dtype=torch.float64)
@@ -261,21 +266,18 @@ class LangevinSimulation:
         )
 
 
-def _require(good: bool, name: str, value: float, expected: str) -> None:
-    if not good:
-        raise InputError(f"{name} is {value}, expected {expected}.")
-
-
 def _check_steps(steps: int, save_interval: int) -> None:
-    _require(save_interval >= 1, "save_interval", save_interval, "at least 1")
+    require(save_interval >= 1, "save_interval", save_interval, "at least 1")
     wanted = f"a positive multiple of save_interval, {save_interval}"
-    _require(steps >= 1 and steps % save_interval == 0, "steps", steps, wanted)
+    require(steps >= 1 and steps % save_interval == 0, "steps", steps, wanted)
 
 
 def _check_exchange(interval: int) -> None:
-    _require(interval >= 1, "exchange_interval", interval, "at least 1")
+    require(interval >= 1, "exchange_interval", interval, "at least 1")
 
 
 def _check_dynamics(time_step_ps: float, friction_per_ps: float) -> None:
-    _require(time_step_ps > 0, "time_step_ps", time_step_ps, "a positive value")
-    _require(friction_per_ps >= 0, "friction_per_ps", friction_per_ps, "at least 0")
+    good = 0 < time_step_ps < math.inf
+    require(good, "time_step_ps", time_step_ps, "a positive finite value")
+    good = 0 <= friction_per_ps < math.inf
+    require(good, "friction_per_ps", friction_per_ps, "a finite value of at least 0")

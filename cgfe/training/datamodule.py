@@ -1,5 +1,6 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from cgfe.data.embedded import EMBEDDED, EMBEDDED_MEAN_FORCES
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import Split, SplitConfig, split_frames
-from cgfe.errors import InputError
+from cgfe.errors import InputError, check_seed, require
 from cgfe.files import cache_folder, make_folder
 from cgfe.memory import machine_memory
 from cgfe.reference.config import ReferenceConfig
@@ -101,8 +102,12 @@ class CGFramesDataModule(L.LightningDataModule):
             *(("batch_size", batch_size), ("stride", stride), ("block_ps", block_ps)),
             ("memory_gb", 1.0 if memory_gb is None else memory_gb),
         ):
-            if not value > 0:
-                raise InputError(f"data.{name} is {value}, expected a positive value.")
+            require(0 < value < math.inf, f"data.{name}", value, "a positive finite value")
+        for name, seed in (("split_seed", split_seed), ("order_seed", order_seed)):
+            check_seed(f"data.{name}", seed)
+        # Without test frames the final figures would be of frames that the fit has seen.
+        for name, share in (("validation_share", validation_share), ("test_share", test_share)):
+            require(0 < share < 1, f"data.{name}", share, "a share between 0 and 1")
         sources = [frames] if isinstance(frames, str) else list(frames)
         if not sources:
             raise InputError("data.frames names no file.")
@@ -121,8 +126,7 @@ class CGFramesDataModule(L.LightningDataModule):
         reference.check()
         self.reference_config = reference
         gap = 0.5 * block_ps if gap_ps is None else gap_ps
-        if not gap >= 0:
-            raise InputError(f"data.gap_ps is {gap}, expected 0 or more.")
+        require(0 <= gap < math.inf, "data.gap_ps", gap, "a finite time of 0 or more")
         self.split_config = SplitConfig(validation_share, test_share, block_ps, gap, split_seed)
         self.stride = stride
         self.order_seed = order_seed or 0

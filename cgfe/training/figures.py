@@ -29,7 +29,7 @@ def show_surfaces(
     figure = plot_surfaces(result)
     folder = Path(trainer.default_root_dir) / "figures"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{name}{suffix}-epoch{trainer.current_epoch:04d}.png"
+    path = folder / f"{name}{suffix}-epoch{result.simulation['epoch']:04d}.png"
     figure.savefig(path, dpi=120)
     key = f"{name}{suffix}/surface"
     for logger in trainer.loggers:

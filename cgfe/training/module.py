@@ -1,5 +1,6 @@
 """CGForceField: the LightningModule that wraps CGSchNet with the weighted loss."""
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from cgfe.training.checkpoints import (
     state_of_loss,
 )
 from cgfe.training.losses import LossConfig, Losses, WeightedLoss
+from cgfe.training.schedules import end_as_told, length_of, optimizer_and_schedule
 
 NETWORK = "network."
 """How the names of the network's parameters begin."""
@@ -45,14 +47,17 @@ class CGForceField(L.LightningModule):
     network : CGSchNetConfig
         Size of the network.
     loss : LossConfig, optional
-        Weights of the force and the energy term of arXiv 2509.14600; by default forces alone.
+        The force and the energy term of arXiv 2509.14600, by default forces alone: {energy_weight:
+        0.0, force_weight: 1 - energy_weight, energy_target: delta or total, gauge: fixed, centred
+        or learned, weighted: false}; `--model.loss.help` explains them.
     losses : Losses
         In place of `loss`: any terms, each with its weight. Every term is logged, unweighted, at
         any weight.
     optimizer : callable
         Any torch optimizer.
     scheduler : callable, optional
-        Any torch learning-rate scheduler, stepped once an epoch.
+        Any torch learning-rate scheduler, stepped once an epoch; ReduceLROnPlateau by what its
+        key `monitor` names, a loss of validation for example.
 
     Raises
     ------
@@ -101,8 +106,16 @@ class CGForceField(L.LightningModule):
         Raises
         ------
         InputError
-            If a term of the loss cannot be had from the references.
+            If a term of the loss cannot be had from the references, or the network does not know
+            their bead types.
         """
+        for name, reference in zip(names, references, strict=True):
+            types, known = reference.system.bead_types, self.network_config.max_bead_types
+            if types.max() >= known:
+                raise InputError(
+                    f"max_bead_types is {known}, but {name} has bead type {types.max()}; expected "
+                    f"at least {types.max() + 1}."
+                )
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references)).to(self.device)
         self.loss.check(names, references)
@@ -114,8 +127,17 @@ class CGForceField(L.LightningModule):
         return ["loss", *(term.log_name for term in self.loss_config.terms())]
 
     def potential(self, system: int = 0) -> Potential:
-        """Return prior + network of one system, on this module's device."""
-        return self.references[system].potential(self.network).to(self.device)
+        """Return prior + network of one system, on this module's device, in float32."""
+        network, dtype = self.network, next(self.network.parameters()).dtype
+        if dtype != torch.float32:  # trained in float64; simulations are in float32
+            network = copy.deepcopy(network).float()
+        return self.references[system].potential(network).to(self.device)
+
+    def _in_own_precision(self, batch: Batch) -> Batch:
+        dtype = next(self.network.parameters()).dtype
+        if batch.pos.dtype == dtype:
+            return batch
+        return batch.apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
     def on_validation_epoch_start(self) -> None:
         """In a fit, see whether the grid still holds for the network as it is now."""
@@ -183,6 +205,7 @@ class CGForceField(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
+        batch = self._in_own_precision(batch)
         energy, forces = self.energy_and_forces(batch)
         return {
             "system": batch.system,
@@ -193,6 +216,7 @@ class CGForceField(L.LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         assert self.loss is not None
+        batch = self._in_own_precision(batch)
         terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
@@ -207,30 +231,19 @@ class CGForceField(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the configured optimizer, with its scheduler if there is one."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = self.make_optimizer(parameters)
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        self._length = getattr(scheduler, "T_max", None)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        found = optimizer_and_schedule(parameters, self.make_optimizer, self.make_scheduler)
+        self._length = length_of(found)
+        return found
+
+    def check_optimizer(self) -> None:
+        """Raise InputError if the settings of optimizer or scheduler make no sense."""
+        one = [torch.nn.Parameter(torch.zeros(1))]
+        optimizer_and_schedule(one, self.make_optimizer, self.make_scheduler)
 
     def on_train_start(self) -> None:
-        """See to it that a cosine schedule ends where it is told to.
-
-        A resumed run's would end where the checkpoint's did, and the learning rate climb again in
-        epochs that are added.
-        """
-        if self._length is None:
-            return
-        for config in self.trainer.lr_scheduler_configs:
-            config.scheduler.T_max = self._length  # type: ignore[union-attr]
-        epochs = self.trainer.max_epochs
-        if epochs is not None and epochs > self._length:
-            rank_zero_warn(
-                f"The learning rate climbs again after epoch {self._length} of {epochs}: "
-                "model.scheduler.init_args.T_max is smaller than trainer.max_epochs; "
-                "T_max: ${trainer.max_epochs} follows it."
-            )
+        """See to it that a cosine schedule ends where it is told to."""
+        if self._length is not None:
+            end_as_told(self.trainer, self._length)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add network sizes and references, as plain values and tensors."""

@@ -33,8 +33,6 @@ from cgfe.errors import InputError
 from cgfe.geometry import rmsd
 from cgfe.units import KCAL_PER_KJ, thermal_energy
 
-SEQUENCE = ("TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR")
-
 
 @pytest.mark.parametrize("start", ["folded", "extended"])
 def test_native_solvent_equals_the_force_fields_own(start: str) -> None:
@@ -336,7 +334,3 @@ def test_bias_offset_is_the_known_one_of_a_constant_bias() -> None:
 def test_bad_packing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sampler run"):
         pack_runs([tmp_path])
-
-
-def test_embedded_frames_come_from_the_sampler(embedded: CGFrames) -> None:
-    assert embedded.residue_names == SEQUENCE

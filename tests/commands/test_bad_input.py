@@ -10,9 +10,15 @@ import h5py
 import lightning  # noqa: F401 (its log handlers keep the stderr of the first import)
 import numpy as np
 import pytest
+import torch
 
 from cgfe.cli import main
 from cgfe.data.frames import CGFrames
+from cgfe.errors import InputError
+from cgfe.model.schnet import CGSchNetConfig
+from cgfe.reference.config import ReferenceConfig
+from cgfe.training.datamodule import CGFramesDataModule
+from cgfe.training.module import CGForceField
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "chignolin.yaml")
 REFERENCE = str(Path(__file__).parents[2] / "configs" / "reference" / "chignolin.yaml")
@@ -155,10 +161,13 @@ def test_losses_that_make_no_sense(
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("--model.loss.gauge=free", "\"model.loss.gauge\": Expected a typing.Literal['fixed'"),
+        (
+            "--model.loss.gauge=free",
+            "model.loss.gauge is 'free', expected one of 'fixed', 'centred', 'learned'",
+        ),
         ("--model.loss.energy_wight=1", "Option 'model.loss.energy_wight' is not accepted"),
-        ("--model.losses.force.weight=a", '"model.losses.force.weight": Expected a <class \'float'),
-        ("--trainer.max_epochs=a", 'trainer.max_epochs": Expected'),
+        ("--model.losses.force.weight=a", "model.losses.force.weight is 'a', expected a number"),
+        ("--trainer.max_epochs=a", "trainer.max_epochs is 'a', expected a whole number"),
     ],
 )
 def test_what_is_wrong_with_a_key_that_may_be_null(
@@ -167,6 +176,72 @@ def test_what_is_wrong_with_a_key_that_may_be_null(
     found = refused(*fit(tiny_file, word))
     assert sentence in found
     assert "Union" not in found
+    assert "Parser key" not in found
+    assert "<class" not in found
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("seed_everything=-1", "seed_everything is -1, expected at least 0 and at most"),
+        ("seed_everything=99999999999", "seed_everything is 99999999999, expected at least 0"),
+        ("data.split_seed=-1", "data.split_seed is -1"),
+        ("data.order_seed=-1", "data.order_seed is -1"),
+        ("data.reference.seed=-1", "reference.seed is -1"),
+        ("free_energy.simulation.seed=99999999999", "seed is 99999999999"),
+        ("data.block_ps=.inf", "data.block_ps is inf"),
+        ("data.gap_ps=.inf", "data.gap_ps is inf"),
+        ("data.reference.tica_lag_ps=.nan", "reference.tica_lag_ps is nan"),
+        ("data.reference.tica_lag_ps=.inf", "reference.tica_lag_ps is inf"),
+        ("free_energy.simulation.time_step_ps=.inf", "time_step_ps is inf"),
+        ("free_energy.simulation.friction_per_ps=.inf", "friction_per_ps is inf"),
+        ("free_energy.simulation.replicas=1000000000", "replicas is 1000000000"),
+        ("data.reference.bins=100000", "reference.bins is 100000, expected at least 2 and at most"),
+        ("data.reference.target_bins=100000", "reference.target_bins is 100000"),
+        ("model.network.hidden_channels=100000000", "GiB to train; expected at most the machine's"),
+        ("model.network.num_layers=1000000", "num_layers is 1000000, expected at most 100"),
+        ("free_energy.every_n_epochs=-1", "free_energy.every_n_epochs is -1, expected 0 or more"),
+        ("data.test_share=0", "data.test_share is 0.0, expected a share between 0 and 1"),
+        ("model.loss.force_weight=.inf", "force_weight is inf"),
+        ("checkpoint.save_top_k=-5", "Invalid value for save_top_k=-5"),
+        ("trainer.max_epochs=0", "trainer.max_epochs is 0, expected at least 1"),
+        ("trainer.max_steps=0", "trainer.max_steps is 0"),
+        ("trainer.max_time=soon", "`Timer(duration='soon')` is not a valid duration"),
+        ("trainer.precision=16-true", "trainer.precision is 16-true, expected one of 32-true"),
+        ("trainer.accelerator=quantum", "invalid accelerator name: `accelerator='quantum'`"),
+        ("trainer.strategy=nonsense", "invalid strategy name: `strategy='nonsense'`"),
+        ("trainer.devices=0", "trainer.devices is 0, expected 1 or more"),
+        ("trainer.limit_train_batches=0", "trainer.limit_train_batches is 0"),
+        ("trainer.limit_train_batches=-1", "invalid value -1 for limit_train_batches"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval is 0"),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches is 0"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val is -1"),
+        ("model.optimizer.init_args.lr=.nan", "model.optimizer.lr is nan"),
+        ("model.optimizer.init_args.lr=-1", "model.optimizer cannot be made: Invalid learning"),
+    ],
+)
+def test_values_that_make_no_sense(
+    word: str, sentence: str, refused: Callable[..., str], tiny_file: Path
+) -> None:
+    assert sentence in refused(*fit(tiny_file, f"--{word}", "--trainer.logger=false"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_where_there_is_none(refused: Callable[..., str], tiny_file: Path) -> None:
+    assert "No supported gpu backend found" in refused(*fit(tiny_file, "--trainer.accelerator=gpu"))
+
+
+def test_bead_types_that_the_network_does_not_know(tiny_file: Path, tmp_path: Path) -> None:
+    data = CGFramesDataModule(
+        str(tiny_file),
+        block_ps=50,
+        reference=ReferenceConfig(tica_lag_ps=5),
+        cache_dir=str(tmp_path),
+    )
+    data.setup()
+    field = CGForceField(CGSchNetConfig(max_bead_types=3))
+    with pytest.raises(InputError, match="max_bead_types is 3, but tiny has bead type 19"):
+        field.set_references(data.references, data.names)
 
 
 def test_frames_without_forces_are_refused_first(

@@ -12,6 +12,7 @@ import pytest
 
 from cgfe.commands.info import describe_frames
 from cgfe.data.beads import bead_types_of
+from cgfe.data.embedded import EMBEDDED_MEAN_FORCES
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 
@@ -33,11 +34,31 @@ def test_embedded_set_has_both_basins_and_provenance(embedded: CGFrames) -> None
     distance = rmsd(embedded.positions, embedded.native_positions)
     assert (distance <= FOLDED_RMSD).mean() > 0.05
     assert (distance > 2 * FOLDED_RMSD).mean() > 0.05
-    assert embedded.nanoseconds >= 20
+    assert embedded.nanoseconds >= 1500
     assert embedded.temperature_kelvin == 300
     assert embedded.forces is not None
     assert embedded.force_mapping == "optimal"
-    assert "OpenMM" in embedded.source
+    assert "ff14SB, OBC2" in embedded.force_field
+    assert "cgfe pack --runs" in embedded.source
+    assert "LangevinMiddle" in embedded.source
+
+
+def test_embedded_mean_forces_are_of_the_same_walkers(embedded: CGFrames) -> None:
+    """Close to frames of their walkers, and less noisy than instantaneous forces by far."""
+    means = CGFrames.load(EMBEDDED_MEAN_FORCES["chignolin"])
+    assert means.residue_names == embedded.residue_names
+    for part in ("validation_trajectories", "test_trajectories"):
+        np.testing.assert_array_equal(getattr(means, part), getattr(embedded, part))
+    parts = [means.validation_trajectories, means.test_trajectories]
+    counts = [int(np.isin(means.trajectory_index, part).sum()) for part in parts]
+    assert counts == [2000, 2000]
+    assert len(means) == 24_000
+    assert means.forces is not None
+    assert embedded.forces is not None
+    assert means.force_standard_errors is not None
+    error = np.sqrt((means.force_standard_errors.astype(float) ** 2).mean())
+    noise = np.sqrt((embedded.forces.astype(float) ** 2).mean() - means.forces.var())
+    assert 0 < error < noise / 10
 
 
 def test_trajectory_slices_cut_at_each_change(tiny: CGFrames) -> None:

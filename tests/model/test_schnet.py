@@ -230,3 +230,8 @@ def test_beads_beyond_the_cutoff_do_not_interact() -> None:
 def test_nonsense_is_refused_by_name(option: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"^{option} is {value!r}".replace(".", r"\.")):
         CGSchNet(CGSchNetConfig(**{option: value}))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_parameters_are_counted(config: CGSchNetConfig) -> None:
+    assert config.parameters == sum(p.numel() for p in CGSchNet(config).parameters())

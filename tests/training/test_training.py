@@ -68,6 +68,7 @@ def folder(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=folder / "cache"))
     printed = cgfe(folder, "fit", "--config", "tiny.yaml", "--run_dir", "whole")
     assert "report: whole/report.html" in printed
+    assert "weights_only" not in printed
     return folder
 
 
@@ -294,6 +295,9 @@ def test_validate_repeats_the_comparison_and_prints_it(folder: Path) -> None:
     assert again.metrics == pytest.approx(first.metrics, nan_ok=True, rel=1e-5)
     assert again.prior["js"] == 0.125
     assert f"{first.metrics['js']:.3g}" in printed
+    drawn = [{x.name for x in (folder / "whole" / sub / "figures").iterdir()}
+             for sub in ("", "validate")]  # fmt: skip
+    assert drawn[0] >= drawn[1] > set()
     assert "JS divergence" in printed
 
 
@@ -334,6 +338,9 @@ def test_test_reports_the_held_out_losses(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "test/force_mse" in done.stdout
+    assert (folder / "whole" / "test" / "free_energy.json").is_file()
+    cgfe(folder, *words, "--free_energy.every_n_epochs=0", "--run_dir=nothing")
+    assert not (folder / "nothing").exists()
     assert "checkpoint read 1 times" in done.stdout
 
 

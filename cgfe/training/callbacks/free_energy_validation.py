@@ -4,6 +4,7 @@ import time
 
 import lightning as L
 
+from cgfe.errors import require
 from cgfe.reference.ensembles import Part
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
@@ -51,6 +52,7 @@ class FreeEnergyValidation(L.Callback):
         compare_prior: bool = True,
         final: SimulationConfig | None = None,
     ) -> None:
+        require(every_n_epochs >= 0, "free_energy.every_n_epochs", every_n_epochs, "0 or more")
         for config in (simulation, final):
             if config is not None:
                 config.check()

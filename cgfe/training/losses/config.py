@@ -19,8 +19,11 @@ class Losses:
     Parameters
     ----------
     force : ForceMatching, optional
+        Forces: {weight: 1.0, weighted: false}.
     energy : EnergyMatching, optional
+        Energies of single frames: {weight: 1.0, gauge: fixed, weighted: false}.
     mean_energy : MeanEnergyMatching, optional
+        Mean energies of TIC bins: {weight: 1.0, gauge: fixed, weighted: false}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
 

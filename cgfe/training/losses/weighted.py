@@ -1,5 +1,6 @@
 """WeightedLoss: the weighted sum of the terms, each always reported unweighted."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from cgfe.errors import InputError
+from cgfe.errors import InputError, require
 from cgfe.reference.reference import Reference
 from cgfe.training.losses.term import LossTerm, Prediction
 
@@ -108,8 +109,7 @@ def check(terms: Sequence[LossTerm]) -> None:
     """
     taken: dict[str, str] = {}
     for term in terms:
-        if not term.weight >= 0:
-            raise InputError(f"{term.option} is {term.weight}, expected 0 or more.")
+        require(0 <= term.weight < math.inf, term.option, term.weight, "0 or more, and finite")
         if term.log_name in taken:
             raise InputError(
                 f"{taken[term.log_name]} and {term.option} are of terms that are both logged as "
