@@ -84,6 +84,8 @@ def run(words: Sequence[str]) -> None:
     except (RuntimeError, AssertionError):
         raise InputError(f"device {device!r} is not here; expected cpu, cuda or mps.") from None
     model = CGForceField.load(options.ckpt_path)
+    if not model.references:
+        raise InputError(f"{options.ckpt_path}: holds no system to simulate.")
     if options.system not in (None, *model.system_names):
         raise InputError(
             f"system {options.system!r} is not in the checkpoint; "

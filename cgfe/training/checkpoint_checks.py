@@ -83,7 +83,7 @@ def check_references(names: Any, references: list[Reference], bead_types: int) -
         If names and references are not as many, or the network has no such bead types.
     """
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not texts or len(names) != len(references) or not references:
+    if not texts or len(names) != len(references):
         raise InputError(f"damaged checkpoint, {len(references)} references are named {names!r}.")
     for reference in references:
         reference.check()
