@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from cgfe.commands.config_files import check_config_files, interpolated
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
@@ -106,8 +107,10 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; what is wrong is said without jsonargparse's types."""
+        check_config_files(args)
         try:
-            super().parse_arguments(parser, args)
+            with interpolated():
+                super().parse_arguments(parser, args)
         except InputError as error:
             raise InputError(plainly(str(error))) from None
 

@@ -65,6 +65,26 @@ def test_truncated_frames_file(
     assert "cut.h5" in refused(*fit("cut.h5"))
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"data: 5\n", "own.yaml: data is 5, expected keys"),
+        (b"trainer: [1]\n", "own.yaml: trainer is [1], expected keys"),
+        (b"free_energy:\n", "own.yaml: free_energy is empty, expected keys"),
+        (b"model: {network: 5}\n", "own.yaml: model.network is 5, expected keys"),
+        (b"data: {block_ps: 5} # \xff\n", "own.yaml: byte 22 is 0xff, expected a text in UTF-8"),
+        (b"data: {block_ps: '${no.key}'}\n", "data.block_ps: Interpolation key"),
+        (b"data: {block_ps: '${broken'}\n", "'${broken'; expected ${...} with the name"),
+        (b"data: {block_ps: '${no:1}'}\n", "Unsupported interpolation type no;"),
+    ],
+)
+def test_config_files(
+    content: bytes, sentence: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_bytes(content)
+    assert sentence in refused("fit", "--config", CONFIG, "--config", "own.yaml")
+
+
 def damaged(tiny_file: Path, path: Path, change: Callable[[h5py.File], None]) -> Path:
     path.write_bytes(tiny_file.read_bytes())
     with h5py.File(path, "r+") as file:

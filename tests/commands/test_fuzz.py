@@ -186,7 +186,6 @@ def test_configs_of_the_sampler(cases: int, folder: Path) -> None:
     watch_configs(Tally("sampler config"), cases, bases, lambda path: read_config(path).check())
 
 
-@pytest.mark.xfail(reason="a config that is no UTF-8, or a section that is no mapping: traceback")
 @pytest.mark.parametrize("cases", [4, SMALLER])
 def test_configs_of_fits(cases: int, small: CGFrames, folder: Path) -> None:
     small.save(folder / "frames.h5")
