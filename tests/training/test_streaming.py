@@ -266,7 +266,7 @@ def test_a_killed_preparation_leaves_nothing_that_is_trusted(
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_senseless_memory_is_refused(value: float, tiny_file: Path) -> None:
-    with pytest.raises(InputError, match=r"data.memory_gb is .*, expected a positive value"):
+    with pytest.raises(InputError, match=r"data.memory_gb is .*, expected a positive finite value"):
         CGFramesDataModule(str(tiny_file), memory_gb=value)
 
 

@@ -421,7 +421,7 @@ def test_two_processes_train_and_share_the_replicas(folder: Path) -> None:
     printed = cgfe(folder, "fit", "--config", "tiny.yaml", *words)
     assert printed.count("report: ddp/report.html") == 1
     result = FreeEnergyResult.load(folder / "ddp")
-    assert result.simulation["replicas"] == 8
+    assert result.simulation["replicas"] == 12  # two whole ladders of three for each process
     step = read_checkpoint(folder / "ddp" / "checkpoints" / "last.ckpt")["global_step"]
     alone = read_checkpoint(folder / "whole" / "checkpoints" / "last.ckpt")["global_step"] / 3
     assert step == alone // 2
