@@ -17,13 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks import machine, memory, pipeline, sampler, simulation, training
 from benchmarks.baselines import HAS_TORCHMD_NET
 from benchmarks.plot import plot
 from benchmarks.settings import FULL, QUICK, Settings
 from benchmarks.turns import Advance, Row
+from cgfe.progress import Bar
 
 Section = Callable[[Settings, list[Row], Advance], list[Row]]
 """Measures; gets the machine's rows too, for shares of the ceiling."""
@@ -54,7 +53,7 @@ class Progress:
     def __init__(self, names: list[str]) -> None:
         self.total = sum(SECTIONS[name][1] for name in names)
         self.done = 0.0
-        self.bar = tqdm(
+        self.bar = Bar(
             total=100, bar_format="{desc:<11}{percentage:3.0f}%|{bar}| {elapsed} < {remaining} left"
         )
 

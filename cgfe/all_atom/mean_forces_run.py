@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.chunks import read_chunk, streams, write_chunk
@@ -31,6 +30,7 @@ from cgfe.all_atom.system import (
 from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _averaged(
     files = [folder / f"piece-{number:05d}.h5" for number in range(len(rows))]
     missing = [pair for pair in zip(files, rows, strict=True) if not pair[0].exists()]
     done = count - sum(own.stop - own.start for _, own in missing)
-    with tqdm(
+    with Bar(
         total=count, initial=done, disable=not progress, desc="mean forces", unit="conf"
     ) as bar:
         for path, own in missing:

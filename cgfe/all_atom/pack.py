@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cgfe import __version__
 from cgfe.all_atom.config import SamplerConfig
@@ -35,6 +34,7 @@ from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.force_mapping import MapKind
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.progress import Bar
 from cgfe.units import ANGSTROM_PER_NM
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def pack_runs(
     )
     walkers = [
         mapped(trajectory, mapping, discard_ns, stride)
-        for trajectory in tqdm(trajectories, desc="mapping", unit="walker")
+        for trajectory in Bar(trajectories, desc="mapping", unit="walker")
     ]
     interval = first.frame_interval_ps * stride
     return CGFrames(

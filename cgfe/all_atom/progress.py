@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from cgfe.progress import Bar
 
 if TYPE_CHECKING:  # the workers of OpenMM's engine have no use for torch
     from cgfe.all_atom.batched import BatchedSystem, Dynamics, Walkers
@@ -21,7 +21,7 @@ PIECE_STEPS = 500
 class SamplingBar:
     """A bar in ns of all walkers together."""
 
-    def __init__(self, config: "SamplerConfig", done_ns: float, bar: "tqdm[Any]") -> None:
+    def __init__(self, config: "SamplerConfig", done_ns: float, bar: Bar) -> None:
         self.total_ns = config.walkers * config.chunks * config.chunk_ns
         self._first = done_ns
         self._started = time.monotonic()
@@ -60,7 +60,7 @@ def sampling_bar(config: "SamplerConfig", done_ns: float, progress: bool) -> Ite
     """Show a bar that starts at what is on disk; its speed counts from here."""
     bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} < {remaining} {postfix}"
     total = config.walkers * config.chunks * config.chunk_ns
-    with tqdm(
+    with Bar(
         total=total,
         initial=min(done_ns, total),
         disable=not progress,

@@ -25,10 +25,9 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument("--output", help="HTML file (default: FILE's name with .html, here)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstraps (default: %(default)s)")
     options = parser.parse_args(list(words[1:]))
-    from tqdm import tqdm
-
     from cgfe.data.embedded import EMBEDDED
     from cgfe.data.frames import CGFrames
+    from cgfe.progress import Bar
     from cgfe.reference.convergence import analyse
     from cgfe.report.reference import details, write_reference_report
     from cgfe.report.verdicts import headline
@@ -42,7 +41,7 @@ def run(words: Sequence[str]) -> None:
             raise InputError(f"--against is {second}, the same file; expected another one.")
         against = CGFrames.load(second)
     bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} < {remaining}"
-    with tqdm(total=1.0, bar_format=bar_format) as bar:
+    with Bar(total=1.0, bar_format=bar_format) as bar:
 
         def progress(what: str, share: float) -> None:
             bar.set_description_str(what, refresh=False)

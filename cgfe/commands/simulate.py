@@ -55,10 +55,10 @@ def run(words: Sequence[str]) -> None:
         raise InputError(f"{output}: expected a name that ends with .xtc, .dcd or .h5.")
 
     import torch
-    from tqdm import tqdm
 
     from cgfe.files import check_output, replacing
     from cgfe.kernels.fast_potential import accelerated
+    from cgfe.progress import Bar
     from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig
     from cgfe.simulation.trajectories import TrajectoryWriter
     from cgfe.training.module import CGForceField
@@ -114,7 +114,7 @@ def run(words: Sequence[str]) -> None:
         ]
         for writer in writers:
             stack.callback(writer.close)
-        bar = stack.enter_context(tqdm(total=options.steps, unit="step", desc="simulating"))
+        bar = stack.enter_context(Bar(total=options.steps, unit="step", desc="simulating"))
 
         def write(number: int, positions: torch.Tensor) -> None:
             steps_done = (number + 1) * options.save_interval

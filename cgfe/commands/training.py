@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -27,6 +27,7 @@ from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
 from cgfe.training.callbacks.mean_force_validation import MeanForceValidation
 from cgfe.training.callbacks.prediction_writer import PredictionWriter
+from cgfe.training.callbacks.progress_bar import progress_bar
 from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
 from cgfe.training.checkpoints import Checkpoints, read_checkpoint
@@ -222,7 +223,7 @@ class TrainingCLI(LightningCLI):
         # Lightning takes rich's bar where rich is installed; tqdm's goes well with the
         # simulations' bar and with log files.
         if config.get("enable_progress_bar") is not False:
-            callbacks = [*callbacks, TQDMProgressBar(refresh_rate=10)]
+            callbacks = [*callbacks, progress_bar()]
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:

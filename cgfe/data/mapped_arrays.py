@@ -7,10 +7,10 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cgfe.errors import InputError
 from cgfe.files import make_folder, replacing_folder
+from cgfe.progress import Bar
 
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 """Shape, whose first dimension is the frame, and dtype of each array."""
@@ -63,8 +63,7 @@ def write_arrays(
         )
     with (
         replacing_folder(folder) as temporary,
-        # Without a terminal no bar: a log has no use for it.
-        tqdm(total=frames, desc=task, unit="frame", unit_scale=True, disable=None) as bar,
+        Bar(total=frames, desc=task, unit="frame", unit_scale=True) as bar,
     ):
         # Written, not mapped (numpy.lib.format.open_memmap): a full disk is then an error, where a
         # map ends the process by SIGBUS, and written pages do not count as this process's memory

@@ -4,15 +4,12 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import TrialState
-from tqdm import tqdm
 
 from cgfe.experiment.study import (
     ERROR,
@@ -22,6 +19,7 @@ from cgfe.experiment.study import (
     clear_unless_resumable,
 )
 from cgfe.files import replacing
+from cgfe.progress import Bar
 from cgfe.report.run import read_metrics
 from cgfe.training.runs import is_finished
 
@@ -197,19 +195,19 @@ def _end(job: _Job) -> None:
             continue
 
 
-def _bar(study: SweepStudy, progress: bool) -> "tqdm[Any]":
+def _bar(study: SweepStudy, progress: bool) -> Bar:
     counts = study.counts()
-    return tqdm(
+    return Bar(
         total=counts.total,
         initial=counts.over,
         desc=study.sweep.name,
         disable=not progress,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        mininterval=0.5,
         bar_format="{desc}: |{bar}| {elapsed} < {remaining}, {postfix}",
     )
 
 
-def _show(bar: "tqdm[Any]", study: SweepStudy) -> None:
+def _show(bar: Bar, study: SweepStudy) -> None:
     counts = study.counts()
     words = [f"{counts.done} of {counts.total} done", f"{counts.running} running"]
     words += [f"{counts.stopped} ended early"] if counts.stopped else []

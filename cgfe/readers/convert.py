@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cgfe.array_types import RealArray
 from cgfe.data.beads import RESIDUE_MASSES
@@ -15,6 +14,7 @@ from cgfe.data.frames import CGFrames
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.files import make_folder
+from cgfe.progress import Bar
 from cgfe.readers.chunks import MEGABYTE, ImportSettings, beads_of, chunks_of, rows_of
 from cgfe.readers.force_size import force_scale
 from cgfe.readers.native import native_of, weights_of_file
@@ -74,7 +74,7 @@ def import_frames(
     make_folder(Path(output).parent)
     with (
         writing_frames(output) as writer,
-        tqdm(total=source.frame_count, unit="frame", desc="importing", disable=not progress) as bar,
+        Bar(total=source.frame_count, unit="frame", desc="importing", disable=not progress) as bar,
     ):
         for number, start, read, chunk in chunks_of(source, interval, settings, weights):
             beads = beads_of(chunk, source, mapping, number)

@@ -7,9 +7,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cgfe.model.potential import Potential
+from cgfe.progress import Bar
 from cgfe.simulation.evaluation import simulate
 from cgfe.simulation.langevin import SimulationConfig, SimulationResult
 from cgfe.training.module import CGForceField
@@ -36,7 +36,7 @@ def simulate_together(
         What the progress bar calls the potential.
     """
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
-    with tqdm(total=config.steps, desc=f"simulating {name}", disable=not shown, leave=False) as bar:
+    with Bar(total=config.steps, desc=f"simulating {name}", disable=not shown, leave=False) as bar:
 
         def advance(done: int) -> None:
             bar.update(done - bar.n)
