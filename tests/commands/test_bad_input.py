@@ -335,6 +335,7 @@ def test_truncated_checkpoint(refused: Callable[..., str], tmp_path: Path) -> No
     assert "not a readable checkpoint" in sentence
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_bead_set(
     first_beads: Callable[[int], CGFrames], tiny_file: Path, tmp_path: Path
 ) -> None:

@@ -410,6 +410,7 @@ print("GROWTH", run(sys.argv[2]) - small)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(tiny: CGFrames, tmp_path: Path) -> None:
     """Training tensors of 23 MB, of which 1 MB may be in memory."""
     random = np.random.default_rng(0)
