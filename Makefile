@@ -1,5 +1,6 @@
 # make train   set up, train on the embedded chignolin set, end with the report's name
-# make test    set up and pass the tests
+# make test    set up and pass the tests that take less than ten seconds each
+# make test-all  and the others
 # make fuzz   thousands of damaged files and configs: a result or one sentence of each (an hour)
 # make lint    ruff and mypy
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (five hours)
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test fuzz lint bench docs data data-full report setup
+.PHONY: train test test-all fuzz lint bench docs data data-full report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -27,8 +28,13 @@ setup: $(VENV)/.ready
 train: setup
 	$(BIN)/cgfe fit --config $(CONFIG)
 
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=5
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=5
+	$(TESTS) -m 'not slow and not fuzz'
+
+test-all: setup
+	$(TESTS)
 
 fuzz: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m fuzz tests/commands/test_fuzz.py

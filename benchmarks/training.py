@@ -51,7 +51,7 @@ def force_field(frames: CGFramesDataModule, config: CGSchNetConfig) -> CGForceFi
 
 def module_step(module: CGForceField) -> Callable[[Batch], None]:
     """Return one optimizer step of the force field, as Lightning does it."""
-    optimizer: Any = module.configure_optimizers()
+    optimizer: Any = module.configure_optimizers()["optimizer"]
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()

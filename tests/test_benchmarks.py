@@ -353,6 +353,7 @@ def test_pairs_are_classed_as_the_kernel_meets_them(small_peptide: sampler.Case)
     assert min(counts.values()) > 0
 
 
+@pytest.mark.slow
 def test_memory_is_of_a_fresh_process() -> None:
     tiny = dataclasses.replace(TINY, scaling_replicas=(1,), scaling_beads=())
     # What this process holds must not show in the other's peak.

@@ -102,6 +102,7 @@ def contents(folder: Path, walker: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("engine", ["openmm", "batched"])
+@pytest.mark.slow
 def test_killed_sampler_goes_on_as_if_nothing_had_happened(tmp_path: Path, engine: str) -> None:
     """Bit for bit; the batched engine with another number of threads, too."""
     size = {"openmm": {"walkers": 2}, "batched": {"walkers": 20, "nanoseconds": 0.05}}[engine]
@@ -229,6 +230,7 @@ def test_adaptive_starts_are_frames_of_the_scouts(tmp_path: Path) -> None:
         sample(small(tmp_path / "x", starts=["adaptive"]), progress=False)
 
 
+@pytest.mark.slow
 def test_explicit_water_is_sampled_and_goes_on(tmp_path: Path) -> None:
     run = small(
         tmp_path / "run", sequence="GG", solvent="explicit", nanoseconds=0.001, chunk_frames=1,
@@ -278,6 +280,7 @@ def test_bias_on_tics_acts_on_the_projection(tmp_path: Path, embedded: CGFrames)
 
 
 @pytest.mark.parametrize("engine", ["openmm", "batched"])
+@pytest.mark.slow
 def test_metadynamics_keeps_unbiased_forces_and_weights_frames(tmp_path: Path, engine: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(

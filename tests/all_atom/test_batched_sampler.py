@@ -298,6 +298,7 @@ def exchange_run(tmp_path_factory: pytest.TempPathFactory) -> SamplerConfig:
     return config
 
 
+@pytest.mark.slow
 def test_exchange_keeps_the_boltzmann_distribution(
     exchange_run: SamplerConfig, tmp_path: Path
 ) -> None:

@@ -326,6 +326,7 @@ def metadynamics(tmp_path: Path) -> Callable[[int], tuple[np.ndarray, np.ndarray
     return run
 
 
+@pytest.mark.slow
 def test_metadynamics_recovers_a_double_well(
     metadynamics: Callable[[int], tuple[np.ndarray, np.ndarray, int]],
 ) -> None:

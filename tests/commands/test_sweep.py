@@ -20,6 +20,8 @@ import yaml
 from cgfe.experiment.sweep_report import write_sweep_report
 from tests.commands.wandb_server import ENTITY, SWEEP_ID, OfflineRun, Point, SweepServer, grid
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = Path("sweeps/energy_weight.yaml")
 CHOSEN = [

@@ -36,6 +36,7 @@ SMALLER = {
         "--free_energy.final.replicas=4 --free_energy.final.steps=100"
     ),
     "fit --ckpt_path": "--trainer.max_epochs=2",
+    "fit --ckpt_path last --run_dir": "--trainer.max_epochs=3",
     "validate": "--free_energy.simulation.steps=200",
     "simulate": "--steps=500",
     "reference": (

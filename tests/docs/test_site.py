@@ -16,7 +16,7 @@ from cgfe.analysis.comparison import compare_ensembles
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.cli import COMMANDS
-from cgfe.data.frames import _OPTIONAL, _REQUIRED
+from cgfe.data.frames import _OPTIONAL, REQUIRED
 from cgfe.data.writer import EXTRA
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
@@ -76,7 +76,7 @@ def test_every_key_of_the_sampler_is_told_with_its_meaning(filled: dict[str, str
 
 def test_the_format_page_names_every_array_and_attribute(tiny_file: Path) -> None:
     told = set(re.findall(r"`(\w+)`", (ROOT / "docs/developer/frames_format.md").read_text()))
-    assert {*_REQUIRED, *_OPTIONAL, EXTRA} <= told
+    assert {*REQUIRED, *_OPTIONAL, EXTRA} <= told
     with h5py.File(tiny_file) as file:
         assert {*file, *file.attrs} <= told
 

@@ -55,6 +55,7 @@ def test_the_loss_of_training_can_be_monitored(folder: Path) -> None:
     assert kept == {"best-0000.ckpt", "best-0001.ckpt"}
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_through_all_epochs_and_through_added_ones(folder: Path) -> None:
     def rates() -> list[float]:
         found = {step: x for (name, step), x in rows(folder / "run").items() if name == "lr-Adam"}

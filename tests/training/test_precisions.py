@@ -11,6 +11,8 @@ from cgfe.training.checkpoints import read_checkpoint
 from cgfe.training.module import CGForceField
 from tests.training.test_training import SIZES, cgfe, rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ from cgfe.training.checkpoints import read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
 from tests.training.test_training import SIZES, cgfe
 
+pytestmark = pytest.mark.slow
+
 
 def numbers(frames: int) -> SystemTensors:
     """Frames that tell their number by their positions."""

@@ -49,6 +49,7 @@ KILLED = "--run_dir=runs/killed"
 SHORT = ("--trainer.max_epochs=2", "--free_energy.every_n_epochs=0")
 
 
+@pytest.mark.slow
 def test_a_fit_killed_in_its_first_epoch_goes_on_at_its_step(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED_EARLY, "fit", "--config=tiny.yaml", *SHORT, KILLED],

@@ -266,7 +266,7 @@ def test_a_killed_preparation_leaves_nothing_that_is_trusted(
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_senseless_memory_is_refused(value: float, tiny_file: Path) -> None:
-    with pytest.raises(InputError, match=r"data.memory_gb is .*, expected a positive value"):
+    with pytest.raises(InputError, match=r"data.memory_gb is .*, expected a positive finite value"):
         CGFramesDataModule(str(tiny_file), memory_gb=value)
 
 
@@ -410,6 +410,7 @@ print("GROWTH", run(sys.argv[2]) - small)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux' /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_set(tiny: CGFrames, tmp_path: Path) -> None:
     """Training tensors of 23 MB, of which 1 MB may be in memory."""
     random = np.random.default_rng(0)

@@ -123,6 +123,7 @@ def test_terms_are_logged_at_weight_zero(folder: Path) -> None:
     assert logged["train/loss"] == pytest.approx(logged["train/force_mse"])
 
 
+@pytest.mark.slow
 def test_mean_forces_are_compared_with_in_validation_test_and_report(
     folder: Path, tiny: CGFrames, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_files_that_hold_no_mean_forces_are_refused(folder: Path, tiny_file: Pat
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_losses_are_listed_trained_and_validated(folder: Path) -> None:
     words = ["--model.loss=null", "--model.losses.force.weight=0.9"]
     words += ["--model.losses.mean_energy.weight=0.1", "--model.losses.mean_energy.gauge=learned"]
@@ -197,6 +199,7 @@ def test_losses_are_listed_trained_and_validated(folder: Path) -> None:
     assert "mean_energy_mse weight=0.1" in printed
 
 
+@pytest.mark.slow
 def test_killed_fit_goes_on_as_if_nothing_had_happened(folder: Path) -> None:
     """kill -9 after the first epoch's checkpoint; then the same weights, schedule and rows."""
     command = [sys.executable, "-c", KILLED, "fit", "--config", "tiny.yaml", "--run_dir", "killed"]
@@ -240,6 +243,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_mid_epoch_checkpoint_goes_on_at_the_next_batch(folder: Path) -> None:
     """A checkpoint from the middle of an epoch continues with the batches not yet seen."""
     words = ["--checkpoint.every_n_train_steps=4", "--checkpoint.monitor=step"]
@@ -400,6 +404,7 @@ def test_simulated_trajectories_open_in_mdtraj(suffix: str, folder: Path) -> Non
     assert first == ["TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR"]
 
 
+@pytest.mark.slow
 def test_replicas_have_a_file_each_and_seeds_repeat(folder: Path) -> None:
     words = ["--ckpt_path", "whole/checkpoints/last.ckpt", "--steps", "40", "--replicas", "2"]
     words += ["--save_interval", "20", "--output"]
@@ -415,18 +420,20 @@ def test_replicas_have_a_file_each_and_seeds_repeat(folder: Path) -> None:
     assert np.abs(loaded[0] - loaded[1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_share_the_replicas(folder: Path) -> None:
     words = ["--trainer.devices=2", "--trainer.strategy=ddp", "--run_dir=ddp"]
     words += ["--trainer.max_epochs=1", "--free_energy.every_n_epochs=1"]
     printed = cgfe(folder, "fit", "--config", "tiny.yaml", *words)
     assert printed.count("report: ddp/report.html") == 1
     result = FreeEnergyResult.load(folder / "ddp")
-    assert result.simulation["replicas"] == 8
+    assert result.simulation["replicas"] == 12  # two whole ladders of three for each process
     step = read_checkpoint(folder / "ddp" / "checkpoints" / "last.ckpt")["global_step"]
     alone = read_checkpoint(folder / "whole" / "checkpoints" / "last.ckpt")["global_step"] / 3
     assert step == alone // 2
 
 
+@pytest.mark.slow
 def test_two_proteins_train_one_network(
     folder: Path, first_beads: Callable[[int], CGFrames]
 ) -> None:
@@ -450,6 +457,7 @@ def test_two_proteins_train_one_network(
     assert mdtraj.load(str(folder / "two.xtc"), top=str(folder / "two.pdb")).n_atoms == 8
 
 
+@pytest.mark.slow
 def test_slurm_signal_saves_and_requeues(folder: Path) -> None:
     """SIGTERM under SLURM: Lightning saves, calls scontrol requeue, and the job goes on."""
     tools = folder / "tools"
