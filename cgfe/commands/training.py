@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from cgfe.commands.config_files import check_config_files, interpolated
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
-from cgfe.commands.run_words import refuse_finished, with_run_config
+from cgfe.commands.run_words import option, refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
 from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError, check_seed
@@ -73,6 +73,9 @@ def run(words: Sequence[str]) -> None:
 
 def _run(words: Sequence[str]) -> None:
     TrainingCLI.asked_for = words[0]
+    # Of the words: jsonargparse forgets the files where one of them refers to another key.
+    first = option(list(words), "--config") or option(list(words), "-c")
+    TrainingCLI.name = Path(first).stem if first else "run"
     TrainingCLI(
         CGForceField,
         CGFramesDataModule,
@@ -98,6 +101,8 @@ class TrainingCLI(LightningCLI):
     """LightningCLI with `--run_dir`, `free_energy` and `checkpoint` keys."""
 
     asked_for = "fit"
+    name = "run"
+    """What a run's directory is called, before the time."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -178,14 +183,14 @@ class TrainingCLI(LightningCLI):
                 raise InputError(f"cgfe {self.subcommand} needs --ckpt_path.")
             return given or (run_of(checkpoint) or Path("runs")) / str(self.subcommand)
         if checkpoint:
-            return given or run_of(checkpoint) or new_run_dir(_name(config))
+            return given or run_of(checkpoint) or new_run_dir(self.name)
         requeued = given and list(given.glob("hpc_ckpt_*"))
         if given and (given / "checkpoints").is_dir() and not requeued and first_process():
             raise InputError(
                 f"{given} already holds a run; go on with it by --ckpt_path last, "
                 "or choose another --run_dir."
             )
-        return given or _unused(new_run_dir(_name(config)))
+        return given or _unused(new_run_dir(self.name))
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
@@ -288,11 +293,6 @@ def _unused(run_dir: Path) -> Path:
     if taken and first_process():
         return run_dir.with_name(f"{run_dir.name}-{datetime.now():%Y%m%d-%H%M%S}")
     return run_dir
-
-
-def _name(config: Any) -> str:
-    sources = config.get("config") or []
-    return Path(str(sources[0])).stem if sources else "run"
 
 
 def _without_tips(record: logging.LogRecord) -> bool:

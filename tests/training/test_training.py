@@ -27,7 +27,7 @@ data:
   batch_size: 64
   block_ps: 50
   cache_dir: {cache}
-  reference: {{tica_lag_ps: 5, bins: 12, starts: 32}}
+  reference: {{tica_lag_ps: 5, bins: 12, starts: "${{data.batch_size}}"}}
 model:
   network: {{hidden_channels: 16, num_filters: 16, num_layers: 1, num_radial: 8}}
   loss: {{energy_weight: 0.1, gauge: learned}}
