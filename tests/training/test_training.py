@@ -264,6 +264,7 @@ def test_mid_epoch_checkpoint_goes_on_at_the_next_batch(folder: Path) -> None:
         torch.testing.assert_close(resumed["state_dict"][key], value, rtol=0, atol=0)
 
 
+@pytest.mark.slow  # goes on with the run of the test before
 def test_a_resumed_runs_config_starts_a_clean_run(folder: Path) -> None:
     """Nothing of the old run's place, checkpoint or seeds stays in its config.yaml."""
     words = ["--trainer.max_epochs=1", "--free_energy.every_n_epochs=0", "--seed_everything=5"]
