@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cgfe.training.datamodule import CGFramesDataModule
     from cgfe.training.module import CGForceField
 
-__version__ = "0.1.0"
+from cgfe.version import __version__ as __version__
 
 __all__ = [
     "CGForceField",

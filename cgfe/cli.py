@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from cgfe import __version__
 from cgfe.errors import InputError
+from cgfe.version import __version__
 
 COMMANDS = {
     "fit": ("training", "train a force field on CG frames, with free-energy validation"),

@@ -13,7 +13,7 @@ import cgfe
 ROOT = Path(cgfe.__file__).parent
 STOREYS = (
     *("array_types", "errors", "units", "files", "children", "progress", "hdf5", "geometry"),
-    "memory",
+    *("memory", "version"),
     *("analysis", "model", "data", "native", "kernels", "readers", "all_atom", "reference"),
     *("simulation", "report", "training", "experiment", "commands", "cli", "__main__"),
 )
@@ -47,7 +47,7 @@ def imports(path: Path) -> set[tuple[str, ...]]:
     return found
 
 
-ARROWS = {module: imports(path) - {(), module} for module, path in MODULES.items() if module}
+ARROWS = {module: imports(path) - {module} for module, path in MODULES.items() if module}
 
 
 def test_every_file_has_its_storey() -> None:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe import __version__
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.dealing import dealt
 from cgfe.all_atom.mapped import (
@@ -36,6 +35,7 @@ from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.progress import Bar
 from cgfe.units import ANGSTROM_PER_NM
+from cgfe.version import __version__
 
 log = logging.getLogger(__name__)
 

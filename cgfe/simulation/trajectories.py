@@ -12,13 +12,13 @@ import numpy as np
 from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 from numpy.typing import NDArray
 
-from cgfe import __version__
 from cgfe.data.beads import alpha_carbon_topology
 from cgfe.errors import InputError
 from cgfe.files import ascii_path
 from cgfe.hdf5 import DiskFile, h5py_file
 from cgfe.reference.system import BeadSystem
 from cgfe.units import ANGSTROM_PER_NM
+from cgfe.version import __version__
 
 CHUNK_BYTES = 2**16
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_debug
 
-from cgfe import __version__
 from cgfe.errors import InputError
 from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
@@ -21,6 +20,7 @@ from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import PriorResult
 from cgfe.training.module import CGForceField
 from cgfe.training.replicas import simulate_together
+from cgfe.version import __version__
 
 
 def judged_prior(
