@@ -1,7 +1,8 @@
-"""What is checked of a checkpoint that may be damaged, before a model is made of it."""
+"""What is checked of a checkpoint before a model is made of it, or a run goes on from it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from cgfe.errors import InputError
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.reference.reference import Reference
+from cgfe.training.checkpoints import references_of, state_of_loss
 
 
 @contextmanager
@@ -90,3 +92,63 @@ def check_references(names: Any, references: list[Reference], bead_types: int) -
         largest = int(reference.system.bead_types.max())
         if largest >= bead_types:
             raise InputError(f"damaged checkpoint, bead type {largest} of {bead_types}.")
+
+
+def check_same_loss(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
+    """Compare what two checkpoints hold of the loss.
+
+    Raises
+    ------
+    InputError
+        If they hold other things.
+    """
+    differing = state_of_loss(checkpoint) ^ state_of_loss(own)
+    if differing:
+        raise InputError(
+            "the checkpoint was trained with another loss, they differ in "
+            f"{', '.join(sorted(differing))}; give the run's own."
+        )
+
+
+def check_same_network(content: Mapping[str, Any], own: CGSchNetConfig) -> None:
+    """Compare a checkpoint's network with one's own.
+
+    Raises
+    ------
+    InputError
+        Naming the settings that differ.
+    """
+    saved = asdict(CGSchNetConfig(**content["network"]))
+    changed = [
+        f"{key} is {saved[key]} in the checkpoint and {value} here"
+        for key, value in asdict(own).items()
+        if value != saved[key]
+    ]
+    if changed:
+        raise InputError(f"the checkpoint holds another network: {'; '.join(changed)}.")
+
+
+def check_same_frames(content: dict[str, Any], own: list[Reference]) -> None:
+    """Compare a checkpoint's references with one's own.
+
+    Raises
+    ------
+    InputError
+        If they are of other beads, or were fitted to other frames or with other settings.
+    """
+    saved = references_of(content)
+    types, own_types = ([r.system.bead_types.tolist() for r in refs] for refs in (saved, own))
+    if types != own_types:
+        raise InputError(
+            f"the checkpoint belongs to {_described(saved)}, but the frames hold {_described(own)}."
+        )
+    if [r.fingerprint for r in saved] != [r.fingerprint for r in own]:
+        raise InputError(
+            "the checkpoint was trained with other frames, split or reference settings; "
+            "give the run's own config.yaml."
+        )
+
+
+def _described(references: list[Reference]) -> str:
+    names = [r.system.residue_names for r in references]
+    return ", ".join(f"{len(beads)} beads ({'-'.join(beads)})" for beads in names)

@@ -24,11 +24,12 @@ METRICS = (
 )
 """The figures of every judgement."""
 SPEED = "replica_steps_per_second"
+COST = ("free_energy/seconds", "free_energy/share_of_time")
+"""What a validation's simulations took, and their share of the time since the last one."""
 
 
 def judged_models(
     trainer: L.Trainer,
-    module: CGForceField,
     part: Part,
     config: SimulationConfig,
     name: Name,
@@ -38,7 +39,8 @@ def judged_models(
 
     Parameters
     ----------
-    trainer, module : Trainer, CGForceField
+    trainer : Trainer
+        Of a `CGForceField`.
     part : str
         The sampled frames to compare with.
     config : SimulationConfig
@@ -46,6 +48,7 @@ def judged_models(
     priors : list of PriorResult or None
         What each system's prior alone scores, to be shown beside.
     """
+    module = _force_field(trainer)
     results, errors = [], mean_force_errors(trainer, module, part)
     for system, reference in enumerate(module.references):
         run = simulate_together(trainer, module, module.potential(system), system, config, "model")
@@ -69,20 +72,36 @@ def judged_models(
 
 
 def judged_priors(
-    trainer: L.Trainer, module: CGForceField, part: Part, config: SimulationConfig
+    trainer: L.Trainer, part: Part, config: SimulationConfig, wanted: bool = True
 ) -> list[PriorResult | None]:
-    """Return what the prior alone scores on every system: what the network must beat."""
+    """Return what the prior alone scores on every system; None of each if it is not wanted."""
+    module = _force_field(trainer)
     folder: Path = trainer.datamodule.cache_dir  # type: ignore[attr-defined]
     return [
-        judged_prior(trainer, module, system, config, folder, part)
+        judged_prior(trainer, module, system, config, folder, part) if wanted else None
         for system in range(len(module.references))
     ]
+
+
+def _force_field(trainer: L.Trainer) -> CGForceField:
+    assert isinstance(trainer.lightning_module, CGForceField)
+    return trainer.lightning_module
+
+
+def _prefix(name: Name, system: int, system_name: str) -> str:
+    return name if system == 0 else f"{name}/{system_name}"
 
 
 def logged_names(name: Name, results: list[FreeEnergyResult]) -> dict[str, float]:
     """Return metrics and speed under their names: the first system's without its own."""
     return {
-        f"{name if system == 0 else f'{name}/{result.system}'}/{key}": value
+        f"{_prefix(name, system, result.system)}/{key}": value
         for system, result in enumerate(results)
         for key, value in (result.metrics | {SPEED: result.simulation[SPEED]}).items()
     }
+
+
+def validation_names(systems: list[str]) -> set[str]:
+    """Return the names of all that a validation with simulations logs of these systems."""
+    prefixes = (_prefix("free_energy", i, system) for i, system in enumerate(systems))
+    return {*COST, *(f"{prefix}/{key}" for prefix in prefixes for key in (*METRICS, SPEED))}

@@ -23,14 +23,20 @@ from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_in
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
-from cgfe.training.checkpoint_checks import check_network, check_references, reading
+from cgfe.training.checkpoint_checks import (
+    check_network,
+    check_references,
+    check_same_frames,
+    check_same_loss,
+    check_same_network,
+    reading,
+)
 from cgfe.training.checkpoints import (
     CHECKPOINT_KEY,
     CHECKPOINT_VERSION,
     content_of,
     read_checkpoint,
     references_of,
-    state_of_loss,
 )
 from cgfe.training.losses import LossConfig, Losses, WeightedLoss
 from cgfe.training.schedules import end_as_told, length_of, optimizer_and_schedule
@@ -272,34 +278,9 @@ class CGForceField(L.LightningModule):
         self.trained = int(checkpoint["epoch"]), int(checkpoint["global_step"])
         # A resumed run goes on with its grid.
         self.intervals, self._grid_chosen = content.get("intervals"), "intervals" in content
-        saved_terms = state_of_loss(checkpoint)
-        own_terms = state_of_loss({"state_dict": self.state_dict()})
-        if saved_terms != own_terms:
-            raise InputError(
-                "the checkpoint was trained with another loss, they differ in "
-                f"{', '.join(sorted(saved_terms ^ own_terms))}; give the run's own."
-            )
-        saved = CGSchNetConfig(**content["network"])
-        if saved != self.network_config:
-            changed = [
-                f"{key} is {value} in the checkpoint and {getattr(self.network_config, key)} here"
-                for key, value in asdict(saved).items()
-                if value != getattr(self.network_config, key)
-            ]
-            raise InputError(f"the checkpoint holds another network: {'; '.join(changed)}.")
-        references = references_of(content)
-        if [r.system.bead_types.tolist() for r in references] != [
-            r.system.bead_types.tolist() for r in self.references
-        ]:
-            raise InputError(
-                f"the checkpoint belongs to {_describe(references)}, "
-                f"but the frames hold {_describe(self.references)}."
-            )
-        if [r.fingerprint for r in references] != [r.fingerprint for r in self.references]:
-            raise InputError(
-                "the checkpoint was trained with other frames, split or reference settings; "
-                "give the run's own config.yaml."
-            )
+        check_same_loss(checkpoint, {"state_dict": self.state_dict()})
+        check_same_network(content, self.network_config)
+        check_same_frames(content, self.references)
 
     @classmethod
     def load(cls, path: str | Path) -> "CGForceField":
@@ -341,8 +322,3 @@ class CGForceField(L.LightningModule):
             module.set_references(references, content["names"])
             module.network.load_state_dict(state)
         return module.eval()
-
-
-def _describe(references: list[Reference]) -> str:
-    names = [r.system.residue_names for r in references]
-    return ", ".join(f"{len(beads)} beads ({'-'.join(beads)})" for beads in names)

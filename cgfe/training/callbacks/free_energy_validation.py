@@ -8,10 +8,13 @@ from cgfe.errors import require
 from cgfe.reference.ensembles import Part
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
-from cgfe.training.judging import METRICS, SPEED, judged_models, judged_priors, logged_names
-from cgfe.training.module import CGForceField
-
-COST = ("free_energy/seconds", "free_energy/share_of_time")
+from cgfe.training.judging import (
+    COST,
+    judged_models,
+    judged_priors,
+    logged_names,
+    validation_names,
+)
 
 
 class FreeEnergyValidation(L.Callback):
@@ -65,25 +68,19 @@ class FreeEnergyValidation(L.Callback):
 
     def names(self, systems: list[str]) -> set[str]:
         """Return all that is logged at a validation of these systems."""
-        if self.every_n_epochs == 0:
-            return set()
-        folders = ["free_energy", *(f"free_energy/{name}" for name in systems[1:])]
-        return {*COST, *(f"{folder}/{key}" for folder in folders for key in (*METRICS, SPEED))}
+        return validation_names(systems) if self.every_n_epochs > 0 else set()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate the priors alone: what the network must beat."""
         if self.every_n_epochs > 0:
-            self._judge_priors(trainer, pl_module, "validation", self.config)
+            self.priors = judged_priors(trainer, "validation", self.config, self.compare_prior)
         self._last_end = time.monotonic()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate and compare with the validation frames."""
-        epoch = trainer.current_epoch + 1
-        due = self.every_n_epochs > 0 and (
-            epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        )
-        fitting = trainer.state.fn == "fit"
-        if not (trainer.sanity_checking or (fitting and not due)):
+        epoch, every = trainer.current_epoch + 1, self.every_n_epochs
+        due = every > 0 and (epoch % every == 0 or epoch == trainer.max_epochs)
+        if not trainer.sanity_checking and (due or trainer.state.fn != "fit"):
             self._judge(trainer, pl_module, "validation")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -95,29 +92,17 @@ class FreeEnergyValidation(L.Callback):
         """Simulate for longer, and compare with the test frames."""
         if self.final is None or self.every_n_epochs == 0:
             return
-        assert isinstance(pl_module, CGForceField)
-        self._judge_priors(trainer, pl_module, "test", self.final)
-        self.results = judged_models(trainer, pl_module, "test", self.final, "final", self.priors)
+        self.priors = judged_priors(trainer, "test", self.final, self.compare_prior)
+        self.results = judged_models(trainer, "test", self.final, "final", self.priors)
         metrics = logged_names("final", self.results) | {"epoch": trainer.current_epoch}
         # The module's own log is closed by now.
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
 
-    def _judge_priors(
-        self, trainer: L.Trainer, module: L.LightningModule, part: Part, config: SimulationConfig
-    ) -> None:
-        assert isinstance(module, CGForceField)
-        without: list[PriorResult | None] = [None] * len(module.references)
-        self.priors = (
-            judged_priors(trainer, module, part, config) if self.compare_prior else without
-        )
-
     def _judge(self, trainer: L.Trainer, module: L.LightningModule, part: Part) -> None:
-        assert isinstance(module, CGForceField)
-        if not self.priors:
-            self._judge_priors(trainer, module, part, self.config)
+        self.priors = self.priors or judged_priors(trainer, part, self.config, self.compare_prior)
         started = time.monotonic()
-        self.results = judged_models(trainer, module, part, self.config, "free_energy", self.priors)
+        self.results = judged_models(trainer, part, self.config, "free_energy", self.priors)
         self.judged_step = trainer.global_step
         now = time.monotonic()
         cost = (now - started, (now - started) / (now - self._last_end))
