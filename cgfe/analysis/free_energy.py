@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cgfe.array_types import RealArray
 from cgfe.errors import InputError
@@ -104,6 +105,30 @@ class TICGrid:
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> "TICGrid":
         """Return the grid that `to_arrays` described."""
         return cls((np.asarray(arrays["edges_tic1"]), np.asarray(arrays["edges_tic2"])))
+
+
+def free_energy_difference(
+    reference: NDArray[np.float64], model: NDArray[np.float64], smoothing: float
+) -> NDArray[np.float64]:
+    """Return F_ref − F_model (n1, n2) in kT of two densities on one grid.
+
+    0 where the reference has no density; where the model alone has none, the largest negative
+    number: it never goes where F_ref is that low.
+
+    Parameters
+    ----------
+    reference, model : array (n1, n2)
+        Shares, of any sum.
+    smoothing : float
+        Bins; standard deviation of the Gaussian that both are smoothed by, cut off at 4 of it.
+    """
+    one, other = (
+        ndimage.gaussian_filter(density, smoothing, mode="constant") if smoothing > 0 else density
+        for density in (reference, model)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = np.log(other / other.sum()) - np.log(one / one.sum())
+    return np.where(one > 0, np.nan_to_num(difference, neginf=-np.finfo(np.float64).max), 0.0)
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,23 @@ def simulate(
     rank: int = 0,
     world_size: int = 1,
     progress: Callable[[int], None] | None = None,
+    last: NDArray[np.float32] | None = None,
+    turn: int = 0,
 ) -> SimulationResult:
     """Run this process's share of the replicas, started evenly over TIC space.
 
     Every process gets equally many ladders (rounded up), with its own random stream.
+
+    Parameters
+    ----------
+    potential, reference, config, device
+    rank, world_size : int
+    progress : callable, optional
+        See `LangevinSimulation.run`.
+    last : array (R, N, 3), optional
+        Where this process's replicas ended before, to go on from; those that are NaN start anew.
+    turn : int
+        How often they were simulated before: each time has its own random stream.
     """
     frames = torch.from_numpy(reference.starts.positions)
     simulation = LangevinSimulation(
@@ -88,7 +101,7 @@ def simulate(
         reference.system.temperature_kelvin,
         config.time_step_ps,
         config.friction_per_ps,
-        (config.seed or 0) * 10_007 + rank,
+        (config.seed or 0) * 10_007 + turn * world_size + rank,
         device,
         config.ladder,
         config.exchange_interval,
@@ -96,6 +109,8 @@ def simulate(
     length = len(config.ladder)
     ladders = -(-config.replicas // (length * world_size))
     starts = reference.starts.deal(ladders * length * world_size, rank, world_size)
+    if last is not None and last.shape == starts.shape:
+        starts = np.where(np.isfinite(last), last, starts)
     return simulation.run(torch.from_numpy(starts), config.steps, config.save_interval, progress)
 
 

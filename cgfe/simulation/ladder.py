@@ -62,6 +62,12 @@ class TemperatureLadder:
         return np.arange(ladders) * length + self.slots.argmin(axis=1)
 
     @property
+    def by_temperature(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        """Numbers (R,) of the replicas of each ladder from its lowest temperature on."""
+        ladders, length = self.slots.shape
+        return (np.arange(ladders)[:, None] * length + self.slots.argsort(axis=1)).ravel()
+
+    @property
     def acceptance(self) -> list[float]:
         """Share of the attempts between neighbouring temperatures that traded; NaN of none."""
         pairs = zip(self.accepted.tolist(), self.tried.tolist(), strict=True)

@@ -94,6 +94,9 @@ class SimulationResult:
     blown_up : array (ladders,) of bool
     replicas : int
         At all temperatures.
+    last : array (replicas, N, 3), float32
+        Å, where all replicas ended, those of each ladder by rising temperature: a start to go on
+        from. NaN of those that blew up.
     acceptance : list of float
         Share of the attempts to trade that did, between neighbouring temperatures.
     seconds : float
@@ -110,6 +113,7 @@ class SimulationResult:
     steps: int
     kinetic_temperature: float
     replicas: int
+    last: NDArray[np.float32]
     acceptance: list[float]
 
     @property
@@ -262,6 +266,7 @@ class LangevinSimulation:
             steps=steps,
             kinetic_temperature=state.kinetic_temperature(),
             replicas=len(start),
+            last=state.last().cpu().numpy().astype(np.float32),
             acceptance=ladder.acceptance,
         )
 

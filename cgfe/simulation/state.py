@@ -134,6 +134,11 @@ class ReplicaState:
         rows = torch.as_tensor(self.ladder.cold, device=self.last_good.device)
         return self.last_good[rows], self.blown_up[rows]
 
+    def last(self) -> Tensor:
+        """Return positions (R, N, 3) of each ladder by rising temperature; NaN: blew up."""
+        rows = torch.as_tensor(self.ladder.by_temperature, device=self.last_good.device)
+        return torch.where(self.blown_up[:, None, None], torch.nan, self.last_good)[rows]
+
     def _speed(self) -> Tensor:
         """Return the thermal speed (R, N, 3) of each component."""
         return self.thermal_speed * self.heat[:, None, None]

@@ -17,17 +17,10 @@ from cgfe.data.mapped_arrays import Layout, array_path, mapped_arrays, write_arr
 from cgfe.data.rounded_arrays import read_rows
 from cgfe.kernels.fast_potential import accelerated
 from cgfe.reference.reference import Reference
-from cgfe.training.batches import SystemTensors
+from cgfe.training.batches import SCALARS, SystemTensors
 
 FRAMES_AT_ONCE = 2**16
 LARGE = ("positions", "forces")
-SCALARS = {
-    "prior_energy": np.float32,
-    "energy_label": np.float32,
-    "weight": np.float32,
-    "tic_bin": np.int64,
-    "bin_target": np.float32,
-}
 
 
 def training_bytes(path: Path) -> int:
@@ -147,4 +140,5 @@ def _computed(
             "weight": torch.from_numpy(weights[piece]).float(),
             "tic_bin": torch.from_numpy(bins).long(),
             "bin_target": torch.from_numpy(targets).float(),
+            "surface_bin": torch.from_numpy(reference.projection.grid.bin_index(own)),
         }

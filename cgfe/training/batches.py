@@ -5,11 +5,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
+
+SCALARS = {
+    "prior_energy": np.float32,
+    "energy_label": np.float32,
+    "weight": np.float32,
+    "tic_bin": np.int64,
+    "bin_target": np.float32,
+    "surface_bin": np.int64,
+}
+"""What there is one number of for each frame."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,8 @@ class SystemTensors:
     """(F,), flat index of the grid of bin targets, -1 where there is no target"""
     bin_target: Tensor
     """(F,), conditional mean energy of the frame's bin"""
+    surface_bin: Tensor
+    """(F,), flat index of the grid of the free-energy surface, -1 outside"""
     bead_types: Tensor
     """(N,)"""
     system: int
@@ -52,8 +65,8 @@ class SystemTensors:
         """Return the frames with these indices as one `Batch`.
 
         Fields: pos, forces, prior_forces (A, 3); bead_types, batch (A,); prior_energy,
-        energy_label, weight, tic_bin, bin_target, system (G,); ptr (G + 1,); one_system, which
-        says that all graphs have the same beads.
+        energy_label, weight, tic_bin, bin_target, surface_bin, system (G,); ptr (G + 1,);
+        one_system, which says that all graphs have the same beads.
         """
         count, beads = len(frames), len(self.bead_types)
         fields: dict[str, Tensor | bool] = {
@@ -67,7 +80,7 @@ class SystemTensors:
         }
         if self.forces is not None:
             fields["forces"] = self.forces.index_select(0, frames).flatten(0, 1)
-        for name in ("prior_energy", "energy_label", "weight", "tic_bin", "bin_target"):
+        for name in SCALARS:
             fields[name] = getattr(self, name).index_select(0, frames)
         return Batch(**fields)
 

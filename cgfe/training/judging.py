@@ -13,7 +13,7 @@ from cgfe.training.figures import show_surfaces
 from cgfe.training.mean_forces import mean_force_errors
 from cgfe.training.module import CGForceField
 from cgfe.training.priors import judged_prior
-from cgfe.training.replicas import facts_of, simulate_together
+from cgfe.training.replicas import LastingReplicas, facts_of
 
 Name = Literal["free_energy", "final"]
 """What a judgement is logged as: a validation's or a test's, or that of the end of a fit."""
@@ -34,6 +34,7 @@ def judged_models(
     config: SimulationConfig,
     name: Name,
     priors: list[PriorResult | None],
+    replicas: LastingReplicas,
 ) -> list[FreeEnergyResult]:
     """Simulate the model on every system; write results and figures into the run's folder.
 
@@ -47,13 +48,17 @@ def judged_models(
     name : str
     priors : list of PriorResult or None
         What each system's prior alone scores, to be shown beside.
+    replicas : LastingReplicas
+        Go on from where they are; in a fit, the loss sees what they show.
     """
     module = _force_field(trainer)
     results, errors = [], mean_force_errors(trainer, module, part)
     for system, reference in enumerate(module.references):
-        run = simulate_together(trainer, module, module.potential(system), system, config, "model")
+        run = replicas.simulate(trainer, module, system, config)
         seed = config.seed or 0
         judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part, seed)
+        if name == "free_energy" and trainer.state.fn == "fit":
+            module.learn(system, judgement)
         result = free_energy_result(
             module.system_names[system],
             reference,
@@ -68,6 +73,7 @@ def judged_models(
             suffix = "" if system == 0 else f"-{result.system}"
             result.save(trainer.default_root_dir, suffix)
             show_surfaces(trainer, result, suffix, name)
+    replicas.turn += 1
     return results
 
 

@@ -23,6 +23,7 @@ from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_in
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
+from cgfe.simulation.evaluation import Judgement
 from cgfe.training.checkpoint_checks import (
     check_network,
     check_references,
@@ -123,9 +124,16 @@ class CGForceField(L.LightningModule):
                     f"at least {types.max() + 1}."
                 )
         if self.loss is None:
-            self.loss = WeightedLoss(self.loss_config, len(references)).to(self.device)
+            self.loss = WeightedLoss(self.loss_config, len(references))
+            self.loss.attach(self.network, references)
+            self.loss.to(self.device)
         self.loss.check(names, references)
         self.references, self.system_names = list(references), list(names)
+
+    def learn(self, system: int, judgement: Judgement) -> None:
+        """Show the loss what a simulation of the model as it is now has shown."""
+        assert self.loss is not None
+        self.loss.after_simulation(system, self.network, judgement)
 
     @property
     def logged_terms(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""One simulation by all processes of a training: each runs its share of the replicas."""
+"""Simulations by all processes of a training: each runs its share of the replicas."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +15,37 @@ from cgfe.simulation.langevin import SimulationConfig, SimulationResult
 from cgfe.training.module import CGForceField
 
 
+class LastingReplicas:
+    """The model's replicas of each system, which go on from one validation to the next.
+
+    The model changes little in between, so that they come to equilibrium over a training though
+    each stretch is short.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[int, torch.Tensor] = {}  # by system: (R, N, 3), all processes' one by one
+        self.turn = 0
+
+    def simulate(
+        self, trainer: L.Trainer, module: CGForceField, system: int, config: SimulationConfig
+    ) -> SimulationResult:
+        """Go on with the replicas of a system on the model as it is now."""
+        potential, last = module.potential(system), self.last.get(system)
+        run = simulate_together(
+            trainer, module, potential, system, config, "model", last, self.turn
+        )
+        self.last[system] = torch.from_numpy(run.last)
+        return run
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training goes on from."""
+        return {"last": self.last, "turn": self.turn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.last, self.turn = dict(state["last"]), int(state["turn"])
+
+
 def simulate_together(
     trainer: L.Trainer,
     module: CGForceField,
@@ -22,6 +53,8 @@ def simulate_together(
     system: int,
     config: SimulationConfig,
     name: str,
+    last: torch.Tensor | None = None,
+    turn: int = 0,
 ) -> SimulationResult:
     """Simulate a potential of a system on the training devices; return all ranks' replicas.
 
@@ -34,7 +67,13 @@ def simulate_together(
     config : SimulationConfig
     name : str
         What the progress bar calls the potential.
+    last : Tensor (R, N, 3), optional
+        Where all processes' replicas ended before, to go on from.
+    turn : int
+        How often they were simulated before.
     """
+    rank, world_size = trainer.global_rank, trainer.world_size
+    own = None if last is None else last.chunk(world_size)[rank].numpy()
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
     with Bar(total=config.steps, desc=f"simulating {name}", disable=not shown, leave=False) as bar:
 
@@ -46,11 +85,13 @@ def simulate_together(
             module.references[system],
             config,
             module.device,
-            trainer.global_rank,
-            trainer.world_size,
-            progress=advance,
+            rank,
+            world_size,
+            advance,
+            own,
+            turn,
         )
-    return run if trainer.world_size == 1 else _gathered(module, run)
+    return run if world_size == 1 else _gathered(module, run)
 
 
 def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
@@ -58,6 +99,7 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
     gather: Callable[[torch.Tensor], Any] = module.all_gather
     positions = gather(torch.from_numpy(run.positions).to(device)).cpu().numpy()
     blown_up = gather(torch.from_numpy(run.blown_up).to(device)).cpu().numpy()
+    last = gather(torch.from_numpy(run.last).to(device)).cpu().numpy()
     return SimulationResult(
         positions=np.concatenate(list(positions), axis=1),
         blown_up=np.concatenate(list(blown_up)),
@@ -67,6 +109,7 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
             gather(torch.tensor(run.kinetic_temperature, device=device)).mean()
         ),
         replicas=run.replicas * len(positions),
+        last=np.concatenate(list(last)),
         acceptance=gather(torch.tensor(run.acceptance, device=device)).mean(0).tolist(),
     )
 

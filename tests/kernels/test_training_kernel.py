@@ -254,6 +254,7 @@ def data_of(frames: int, beads: int, system: int = 0) -> SystemTensors:
         weight=zeros + 1,
         tic_bin=zeros.long(),
         bin_target=zeros,
+        surface_bin=zeros.long(),
         bead_types=torch.arange(beads),
         system=system,
     )

@@ -35,6 +35,7 @@ def numbers(frames: int) -> SystemTensors:
         weight=zeros,
         tic_bin=zeros.long(),
         bin_target=zeros,
+        surface_bin=zeros.long(),
         bead_types=torch.arange(2),
         system=0,
     )

@@ -33,7 +33,7 @@ from cgfe.training.streaming import StreamedSystem
 
 TINY_GB = 1e-6
 FIELDS = ("pos", "forces", "prior_forces", "prior_energy", "energy_label", "weight", "tic_bin",
-          "bin_target", "bead_types", "batch", "ptr")  # fmt: skip
+          "bin_target", "surface_bin", "bead_types", "batch", "ptr")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +189,7 @@ def files_of(cache: Path) -> dict[str, int]:
 def test_a_complete_cache_is_used_again(make: Make, tmp_path: Path) -> None:
     make()
     before = files_of(tmp_path / "cache")
-    assert len(before) == 8
+    assert len(before) == 9
     make()
     assert files_of(tmp_path / "cache") == before
 

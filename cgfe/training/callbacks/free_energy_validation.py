@@ -1,6 +1,7 @@
 """FreeEnergyValidation: short simulations at each validation, compared on the TICs."""
 
 import time
+from typing import Any
 
 import lightning as L
 
@@ -15,13 +16,15 @@ from cgfe.training.judging import (
     logged_names,
     validation_names,
 )
+from cgfe.training.replicas import LastingReplicas
 
 
 class FreeEnergyValidation(L.Callback):
     """Simulate the model at each validation and log its TICA free-energy error.
 
     The simulation runs on the training device; under DDP each rank runs its share of the
-    replicas. Logged as `free_energy/<metric>` for the first system and
+    replicas. Within a fit they go on from where the last validation left them, also when it was
+    killed and is resumed. Logged as `free_energy/<metric>` for the first system and
     `free_energy/<system>/<metric>` for further ones, with the figure, the cost in seconds and
     its share of the time since the last validation.
 
@@ -63,12 +66,21 @@ class FreeEnergyValidation(L.Callback):
         self.every_n_epochs, self.compare_prior = every_n_epochs, compare_prior
         self.priors: list[PriorResult | None] = []
         self.results: list[FreeEnergyResult] = []
+        self.replicas = LastingReplicas()
         self.judged_step: int | None = None  # of the training, at the last simulation
         self._last_end = time.monotonic()
 
     def names(self, systems: list[str]) -> set[str]:
         """Return all that is logged at a validation of these systems."""
         return validation_names(systems) if self.every_n_epochs > 0 else set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the replicas are, for the checkpoint."""
+        return self.replicas.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a checkpoint's replicas."""
+        self.replicas.load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate the priors alone: what the network must beat."""
@@ -93,7 +105,9 @@ class FreeEnergyValidation(L.Callback):
         if self.final is None or self.every_n_epochs == 0:
             return
         self.priors = judged_priors(trainer, "test", self.final, self.compare_prior)
-        self.results = judged_models(trainer, "test", self.final, "final", self.priors)
+        self.results = judged_models(
+            trainer, "test", self.final, "final", self.priors, LastingReplicas()
+        )
         metrics = logged_names("final", self.results) | {"epoch": trainer.current_epoch}
         # The module's own log is closed by now.
         for logger in trainer.loggers:
@@ -102,7 +116,9 @@ class FreeEnergyValidation(L.Callback):
     def _judge(self, trainer: L.Trainer, module: L.LightningModule, part: Part) -> None:
         self.priors = self.priors or judged_priors(trainer, part, self.config, self.compare_prior)
         started = time.monotonic()
-        self.results = judged_models(trainer, part, self.config, "free_energy", self.priors)
+        self.results = judged_models(
+            trainer, part, self.config, "free_energy", self.priors, self.replicas
+        )
         self.judged_step = trainer.global_step
         now = time.monotonic()
         cost = (now - started, (now - started) / (now - self._last_end))

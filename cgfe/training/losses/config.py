@@ -8,6 +8,7 @@ from cgfe.training.losses.energy import EnergyMatching
 from cgfe.training.losses.force import ForceMatching
 from cgfe.training.losses.gauge import GaugeKind
 from cgfe.training.losses.mean_energy import MeanEnergyMatching
+from cgfe.training.losses.self_consistent import SelfConsistentEnergy
 from cgfe.training.losses.term import LossTerm
 from cgfe.training.losses.weighted import check
 
@@ -24,6 +25,9 @@ class Losses:
         Energies of single frames: {weight: 1.0, gauge: fixed, weighted: false}.
     mean_energy : MeanEnergyMatching, optional
         Mean energies of TIC bins: {weight: 1.0, gauge: fixed, weighted: false}.
+    self_consistent : SelfConsistentEnergy, optional
+        The model's own energies, corrected at each simulation by what its free energy lacks:
+        {weight: 1.0, weighted: false, damping: 1.0, cutoff_kt: 4.0, smoothing: 1.0}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
 
@@ -42,6 +46,7 @@ class Losses:
     force: ForceMatching | None = None
     energy: EnergyMatching | None = None
     mean_energy: MeanEnergyMatching | None = None
+    self_consistent: SelfConsistentEnergy | None = None
     own: dict[str, LossTerm] = field(default_factory=dict)
 
     def terms(self) -> list[LossTerm]:

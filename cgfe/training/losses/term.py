@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from cgfe.errors import InputError
+from cgfe.model.schnet import CGSchNet
 from cgfe.reference.reference import Reference
+from cgfe.simulation.evaluation import Judgement
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class LossTerm(nn.Module, ABC):
 
     def prepare(self, num_systems: int) -> None:
         """Make what depends on the number of values of the batch field `system`; called once."""
+
+    def attach(self, network: CGSchNet, references: Sequence[Reference]) -> None:
+        """Take what it needs of the network and the systems' references; called once."""
+
+    def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
+        """See what a simulation of the model as it is now has shown; at validations of a fit."""
 
     def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
         """Raise InputError if the references of the systems do not hold what the term needs."""

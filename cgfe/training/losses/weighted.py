@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from cgfe.errors import InputError, require
+from cgfe.model.schnet import CGSchNet
 from cgfe.reference.reference import Reference
+from cgfe.simulation.evaluation import Judgement
 from cgfe.training.losses.term import LossTerm, Prediction
 
 
@@ -51,6 +53,16 @@ class WeightedLoss(nn.Module):
         for term in self._terms():
             if term.weight > 0:
                 term.check(names, references)
+
+    def attach(self, network: CGSchNet, references: Sequence[Reference]) -> None:
+        """Give every term the network and the systems' references."""
+        for term in self._terms():
+            term.attach(network, references)
+
+    def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
+        """Show every term what a simulation of the model has shown."""
+        for term in self._terms():
+            term.after_simulation(system, network, judgement)
 
     def describe(self) -> dict[str, str]:
         """Return the settings of each term by its log name."""
