@@ -116,8 +116,9 @@ class FreeEnergyValidation(L.Callback):
     def _judge(self, trainer: L.Trainer, module: L.LightningModule, part: Part) -> None:
         self.priors = self.priors or judged_priors(trainer, part, self.config, self.compare_prior)
         started = time.monotonic()
+        replicas = self.replicas if trainer.state.fn == "fit" else LastingReplicas()
         self.results = judged_models(
-            trainer, part, self.config, "free_energy", self.priors, self.replicas
+            trainer, part, self.config, "free_energy", self.priors, replicas
         )
         self.judged_step = trainer.global_step
         now = time.monotonic()

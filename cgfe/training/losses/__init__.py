@@ -5,7 +5,17 @@ elsewhere is named by its class path in the config (`model.losses.own`).
 """
 
 from cgfe.training.losses.config import LossConfig, Losses
+from cgfe.training.losses.force import ForceMatching
+from cgfe.training.losses.self_consistent import SelfConsistentEnergy
 from cgfe.training.losses.term import LossTerm, Prediction
 from cgfe.training.losses.weighted import WeightedLoss
 
-__all__ = ["LossConfig", "LossTerm", "Losses", "Prediction", "WeightedLoss"]
+__all__ = [
+    "ForceMatching",
+    "LossConfig",
+    "LossTerm",
+    "Losses",
+    "Prediction",
+    "SelfConsistentEnergy",
+    "WeightedLoss",
+]

@@ -1,0 +1,169 @@
+"""Self-consistent labels: by hand, at their fixed point, and through a fit that is killed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from cgfe.analysis.free_energy import free_energy_difference
+from cgfe.data.frames import CGFrames
+from cgfe.data.splits import Split
+from cgfe.errors import InputError
+from cgfe.model.schnet import CGSchNetConfig
+from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.reference import Reference
+from cgfe.simulation.evaluation import Judgement, judge, simulate
+from cgfe.simulation.langevin import SimulationConfig
+from cgfe.training.arrays import system_tensors
+from cgfe.training.losses import ForceMatching, Losses, Prediction, SelfConsistentEnergy
+from cgfe.training.module import CGForceField
+from cgfe.units import thermal_energy
+
+NETWORK = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=6)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny: CGFrames) -> Reference:
+    config = ReferenceConfig(tica_lag_ps=5, bins=12, starts=32)
+    return Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), config)
+
+
+@pytest.fixture
+def batch(tiny: CGFrames, reference: Reference) -> Batch:
+    return system_tensors(tiny, reference, 0).batch(torch.arange(0, len(tiny), 17))
+
+
+@pytest.fixture(scope="module")
+def judgement(tiny: CGFrames, reference: Reference) -> Judgement:
+    """Of a model that visits the first half of the frames alone."""
+    half = tiny.positions[: len(tiny) // 2]
+    positions = half[: len(half) // 8 * 8].reshape(-1, 8, *half.shape[1:])
+    return judge(reference, positions, np.zeros(8, dtype=bool), 0.0, "train")
+
+
+def module_of(reference: Reference, **settings: float) -> CGForceField:
+    torch.manual_seed(0)
+    terms = Losses(force=ForceMatching(1.0), self_consistent=SelfConsistentEnergy(**settings))
+    module = CGForceField(NETWORK, losses=terms)
+    module.set_references([reference], ["tiny"])
+    return module
+
+
+def loss_of(module: CGForceField, batch: Batch) -> torch.Tensor:
+    assert module.loss is not None
+    energy, forces = module.network.energy_and_forces(batch)
+    found: torch.Tensor = module.loss(energy, forces, batch)["self_consistent_mse"]
+    return found
+
+
+def test_a_difference_of_surfaces_by_hand() -> None:
+    reference = np.array([[0.2, 0.2], [0.6, 0.0]])
+    model = np.array([[1.0, 3.0], [0.0, 4.0]])
+    found = free_energy_difference(reference, model, smoothing=0.0)
+    assert found[0].tolist() == pytest.approx([np.log(0.125 / 0.2), np.log(0.375 / 0.2)])
+    assert found[1, 0] < -1e300, "the model alone has none: its F is infinite"
+    assert found[1, 1] == 0, "of no frame"
+    smooth = free_energy_difference(reference, model, smoothing=1.0)
+    assert np.isfinite(smooth).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_correction_gives_the_reference_where_nothing_else_is_in_the_way(seed: int) -> None:
+    """States of random energies in bins: U + F_ref − F has the reference's density exactly."""
+    random = np.random.default_rng(seed)
+    bins = random.integers(0, 12, size=500)
+    energies, target = random.normal(scale=3, size=500), random.dirichlet(np.ones(12))
+
+    def density(energies: np.ndarray) -> np.ndarray:
+        found = np.bincount(bins, np.exp(-energies), minlength=12)
+        return found / found.sum()
+
+    difference = free_energy_difference(
+        target.reshape(3, 4), density(energies).reshape(3, 4), smoothing=0.0
+    )
+    np.testing.assert_allclose(density(energies + difference.ravel()[bins]), target, rtol=1e-9)
+
+
+def test_before_a_simulation_it_is_nothing(reference: Reference, batch: Batch) -> None:
+    module = module_of(reference)
+    loss = loss_of(module, batch)
+    assert loss.item() == 0
+    energy, forces = module.network.energy_and_forces(batch)
+    assert module.loss is not None
+    terms = module.loss(energy, forces, batch)
+    assert terms["loss"].item() == pytest.approx(terms["force_mse"].item())
+    terms["loss"].backward()
+
+
+@pytest.mark.parametrize("settings", [{}, {"damping": 0.5, "cutoff_kt": 1.0, "smoothing": 0.0}])
+def test_by_hand_after_a_simulation(
+    reference: Reference, batch: Batch, judgement: Judgement, settings: dict[str, float]
+) -> None:
+    """The network that was simulated lacks its correction, whatever the constants."""
+    module = module_of(reference, **settings)
+    module.learn(0, judgement)
+    sampled = reference.ensembles.train.probability
+    difference = free_energy_difference(
+        sampled, judgement.density, settings.get("smoothing", 1.0)
+    ).ravel()
+    cut = settings.get("cutoff_kt", 4.0)
+    correction = np.append(difference.clip(-cut, cut), 0.0) * thermal_energy(300.0)
+    lacking = correction[batch.surface_bin.numpy()] * settings.get("damping", 1.0)
+    assert lacking.std() > 0.1
+    assert loss_of(module, batch).item() == pytest.approx(lacking.var(), rel=1e-3)
+    batch.prior_energy = batch.prior_energy + 7.0
+    assert loss_of(module, batch).item() == pytest.approx(lacking.var(), rel=1e-3)
+
+
+def test_the_label_stays_while_the_network_learns_it(
+    reference: Reference, batch: Batch, judgement: Judgement
+) -> None:
+    module = module_of(reference)
+    module.learn(0, judgement)
+    optimizer = torch.optim.Adam(module.network.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        energy, forces = module.network.energy_and_forces(batch)
+        assert module.loss is not None
+        term = module.loss.terms["self_consistent_mse"](Prediction(energy, forces), batch)
+        optimizer.zero_grad()
+        term.backward()
+        optimizer.step()
+        losses.append(term.item())
+    assert losses[-1] < 0.7 * losses[0], "labels that moved along would never be reached"
+
+
+def test_a_checkpoint_holds_the_label(
+    reference: Reference, batch: Batch, judgement: Judgement
+) -> None:
+    module = module_of(reference)
+    module.learn(0, judgement)
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    other = module_of(reference)
+    other.load_state_dict(module.state_dict())
+    expected = loss_of(module, batch)
+    assert expected.item() > 0
+    torch.testing.assert_close(loss_of(other, batch), expected)
+
+
+@pytest.mark.parametrize("name", ["damping", "cutoff_kt", "smoothing"])
+def test_nonsense_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is -1"):
+        SelfConsistentEnergy(**{name: -1.0})
+
+
+def test_a_lost_replica_starts_anew_and_the_others_go_on(reference: Reference) -> None:
+    config = SimulationConfig(replicas=6, steps=20, save_interval=10, seed=1)
+    first = simulate(reference.potential(), reference, config, "cpu")
+    assert first.last.shape == (6, *reference.starts.positions.shape[1:])
+    lost = first.last.copy()
+    lost[2] = np.nan
+    frozen = replace(config, steps=1, save_interval=1, time_step_ps=1e-6, ladder=[1.0])
+    again = simulate(reference.potential(), reference, frozen, "cpu", last=lost, turn=1)
+    expected = lost.copy()
+    expected[2] = reference.starts.deal(6)[2]
+    np.testing.assert_allclose(again.last, expected, atol=1e-3)
