@@ -1,6 +1,10 @@
 """Self-consistent labels: by hand, at their fixed point, and through a fit that is killed."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +21,11 @@ from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement, judge, simulate
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.training.arrays import system_tensors
+from cgfe.training.checkpoints import read_checkpoint
 from cgfe.training.losses import ForceMatching, Losses, Prediction, SelfConsistentEnergy
 from cgfe.training.module import CGForceField
 from cgfe.units import thermal_energy
+from tests.training.test_training import KILLED, SIZES, cgfe, rows
 
 NETWORK = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=6)
 
@@ -167,3 +173,41 @@ def test_a_lost_replica_starts_anew_and_the_others_go_on(reference: Reference) -
     expected = lost.copy()
     expected[2] = reference.starts.deal(6)[2]
     np.testing.assert_allclose(again.last, expected, atol=1e-3)
+
+
+LOSSES = """
+model: {loss: null, losses: {force: {weight: 1.0}, self_consistent: {weight: 0.5}}}
+trainer: {max_epochs: 3}
+free_energy: {every_n_epochs: 1}
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on_with_its_labels_and_replicas(tiny_file: Path, tmp_path: Path) -> None:
+    """kill -9 in the second epoch, whose labels and replicas are of the first one's end."""
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml"]
+    cgfe(tmp_path, *words, "--run_dir=whole")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *words, "--run_dir=killed"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == -9, done.stdout + done.stderr
+    cgfe(tmp_path, "fit", "--ckpt_path=last", "--run_dir=killed")
+    first, second = rows(tmp_path / "whole"), rows(tmp_path / "killed")
+    assert first.keys() == second.keys()
+    logged = [key for key in first if key[0].endswith(("self_consistent_mse", "free_energy/js"))]
+    assert any(first[key] > 0 for key in logged if "self" in key[0])
+    for key in logged:
+        assert second[key] == pytest.approx(first[key], rel=1e-6), key
+    whole, resumed = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")
+        for name in ("whole", "killed")
+    )
+    for key, value in whole["state_dict"].items():
+        torch.testing.assert_close(resumed["state_dict"][key], value, rtol=0, atol=0)
