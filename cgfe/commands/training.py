@@ -15,6 +15,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from cgfe.commands.config_files import check_config_files, interpolated
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
@@ -31,7 +32,8 @@ from cgfe.training.callbacks.prediction_writer import PredictionWriter
 from cgfe.training.callbacks.progress_bar import progress_bar
 from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
-from cgfe.training.checkpoints import Checkpoints, read_checkpoint
+from cgfe.training.checkpoint_checks import checked_references, reading
+from cgfe.training.checkpoints import Checkpoints, content_of, read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.logger import RunLogger
 from cgfe.training.module import CGForceField
@@ -209,6 +211,8 @@ class TrainingCLI(LightningCLI):
             kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
         trainer: Any = super().instantiate_trainer(**kwargs)
         path = str(self.config[self.subcommand].ckpt_path)
+        if self.subcommand in ("validate", "test"):
+            self._go_without(path)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = Checkpoints(path, self.checkpoint)
         self.checkpoint = None
@@ -226,6 +230,17 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "predict":
             trainer.callbacks.append(PredictionWriter())
         return trainer
+
+    def _go_without(self, path: str) -> None:
+        """Judge by the checkpoint where the frames are gone, and say so."""
+        every = self.config[self.subcommand].free_energy.every_n_epochs
+        if self.subcommand == "test" and every == 0:
+            return  # it needs the frames: nothing is simulated
+        content = content_of(self.checkpoint or {}, path)
+        with reading(path):
+            references = checked_references(content)
+        for note in self.datamodule.go_without(content["names"], references):
+            rank_zero_info(note)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Any:
         # Lightning takes rich's bar where rich is installed; tqdm's goes well with the

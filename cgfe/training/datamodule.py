@@ -1,7 +1,7 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from cgfe.training.arrays import (
     system_tensors,
     training_bytes,
 )
-from cgfe.training.batches import FrameLoader, System
+from cgfe.training.batches import FrameLoader, NoFrames, System
 from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.streaming import StreamedSystem
 
@@ -145,13 +145,13 @@ class CGFramesDataModule(L.LightningDataModule):
         So are the arrays of a set that is to be streamed. What was read stays for `setup`, which
         on the other ranks finds all in the cache.
         """
-        if self.systems:
+        if self.references:
             return
         self._read = self._load(store=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Load frames and references, and compute prior and labels of every frame once."""
-        if self.systems:
+        if self.references:
             return
         read, self._read = self._read or self._load(store=False), []
         streams = self.streams()
@@ -168,6 +168,40 @@ class CGFramesDataModule(L.LightningDataModule):
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
                 f"more than the {self._budget() / 2**30:.2f} GB of memory that they may."
             )
+
+    def go_without(self, names: list[str], references: list[Reference]) -> list[str]:
+        """Do with what a checkpoint holds where a frames file is gone; so with mean forces.
+
+        Each process then gets one empty batch in place of the frames, so that a validation or a
+        test simulates the model but measures no losses.
+
+        Parameters
+        ----------
+        names : list of str
+            Of the checkpoint's systems.
+        references : list of Reference
+            The checkpoint's.
+
+        Returns
+        -------
+        list of str
+            A sentence for each thing that is left out.
+        """
+        notes = []
+        lost = [path for path in self.mean_force_paths if not Path(path).is_file()]
+        self.mean_force_paths = [path for path in self.mean_force_paths if path not in lost]
+        if lost:
+            notes.append(f"{_listed(lost)}: no such file, so mean forces are not compared with.")
+        gone = [path for path in self.paths if not path.is_file()]
+        if gone:
+            notes.append(
+                f"{_listed(gone)}: no such file, so the losses of frames are left out; the "
+                "checkpoint holds what simulations are judged by."
+            )
+            self.names, self.references = names, references
+            beads = [reference.system.residue_names for reference in references]
+            self.mean_forces = read_mean_forces(self.mean_force_paths, beads)
+        return notes
 
     def streams(self) -> bool:
         """Return whether the frames take more memory than they may, and stay on disk."""
@@ -186,13 +220,13 @@ class CGFramesDataModule(L.LightningDataModule):
         """Return shuffled batches of the training split."""
         return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> FrameLoader:
+    def val_dataloader(self) -> FrameLoader | NoFrames:
         """Return the validation split, mixed, in the same order every time."""
-        return self._loader("validation", mixed=True)
+        return self._loader("validation", mixed=True) if self.systems else NoFrames()
 
-    def test_dataloader(self) -> FrameLoader:
+    def test_dataloader(self) -> FrameLoader | NoFrames:
         """Return the test split, mixed, in the same order every time."""
-        return self._loader("test", mixed=True)
+        return self._loader("test", mixed=True) if self.systems else NoFrames()
 
     def predict_dataloader(self) -> FrameLoader:
         """Return the test split in order."""
@@ -269,6 +303,10 @@ class CGFramesDataModule(L.LightningDataModule):
         paths = stored_training(frames, reference, self.cache_dir, tics)
         bead_types = torch.from_numpy(reference.system.bead_types)
         return StreamedSystem(paths, bead_types, number, len(self.paths))
+
+
+def _listed(paths: Iterable[str | Path]) -> str:
+    return ", ".join(map(str, paths))
 
 
 def _progress(trainer: Any) -> Callable[[], tuple[int, float]]:

@@ -23,7 +23,7 @@ from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_in
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
 from cgfe.reference.reference import Reference
-from cgfe.training.checkpoint_checks import check_network, check_references, reading
+from cgfe.training.checkpoint_checks import check_network, checked_references, reading
 from cgfe.training.checkpoints import (
     CHECKPOINT_KEY,
     CHECKPOINT_VERSION,
@@ -195,13 +195,15 @@ class CGForceField(L.LightningModule):
         """Return the weighted loss of a batch."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss terms of a validation batch."""
-        self._step(batch, "validation")
+    def validation_step(self, batch: Batch | None, batch_idx: int) -> None:
+        """Log the loss terms of a validation batch, if there are frames."""
+        if batch is not None:
+            self._step(batch, "validation")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss terms of a test batch."""
-        self._step(batch, "test")
+    def test_step(self, batch: Batch | None, batch_idx: int) -> None:
+        """Log the loss terms of a test batch, if there are frames."""
+        if batch is not None:
+            self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
@@ -336,9 +338,7 @@ class CGForceField(L.LightningModule):
             }
             check_network(content["network"], state)
             module = cls(CGSchNetConfig(**content["network"]))
-            references = references_of(content)
-            check_references(content["names"], references, module.network_config.max_bead_types)
-            module.set_references(references, content["names"])
+            module.set_references(checked_references(content), content["names"])
             module.network.load_state_dict(state)
         return module.eval()
 
