@@ -24,6 +24,7 @@ from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentenc
 from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError, check_seed
 from cgfe.files import make_folder
+from cgfe.training.arrays import beads_of
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
@@ -250,13 +251,15 @@ class TrainingCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Check the frames' forces and the checkpoints' metric before anything is computed."""
+        """Check the frames' files and the checkpoints' metric before anything is computed."""
         for term in self.model.loss_config.terms():
             if term.weight > 0 and "forces" in term.fields:
                 require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
+        for name, path in zip(data.names, data.paths, strict=True):
+            model.check_bead_types(name, beads_of(path)[1])
         model.check_optimizer()
         if self.config[self.subcommand].trainer.callbacks:
             return  # they may log anything

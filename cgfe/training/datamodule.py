@@ -24,6 +24,7 @@ from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.reference import Reference
 from cgfe.reference.training_frames import rows_of
 from cgfe.training.arrays import (
+    beads_of,
     stored_frames,
     stored_training,
     system_tensors,
@@ -160,9 +161,6 @@ class CGFramesDataModule(L.LightningDataModule):
             self.splits.append(split)
             self.references.append(reference)
             self.systems.append(self._system(frames, reference, number, streams, tics))
-        self.mean_forces = read_mean_forces(
-            self.mean_force_paths, [reference.system.residue_names for reference in self.references]
-        )
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
@@ -266,6 +264,9 @@ class CGFramesDataModule(L.LightningDataModule):
         """Read every file and its reference, which is fitted, and stored, if it is not cached."""
         loaded = []
         streams = self.streams()
+        # Before the references are fitted, which takes far longer.
+        beads = [residue_names for residue_names, _ in map(beads_of, self.paths)]
+        self.mean_forces = read_mean_forces(self.mean_force_paths, beads)
         for path in self.paths:
             frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
             split = split_frames(frames, self.split_config)

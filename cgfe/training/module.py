@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import (
     rank_zero_info,
     rank_zero_warn,
 )
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -110,16 +112,26 @@ class CGForceField(L.LightningModule):
             their bead types.
         """
         for name, reference in zip(names, references, strict=True):
-            types, known = reference.system.bead_types, self.network_config.max_bead_types
-            if types.max() >= known:
-                raise InputError(
-                    f"max_bead_types is {known}, but {name} has bead type {types.max()}; expected "
-                    f"at least {types.max() + 1}."
-                )
+            self.check_bead_types(name, reference.system.bead_types)
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references)).to(self.device)
         self.loss.check(names, references)
         self.references, self.system_names = list(references), list(names)
+
+    def check_bead_types(self, name: str, types: NDArray[np.int64]) -> None:
+        """Check that the network knows the bead types (N,) of a system.
+
+        Raises
+        ------
+        InputError
+            If it does not.
+        """
+        largest, known = types.max(), self.network_config.max_bead_types
+        if largest >= known:
+            raise InputError(
+                f"max_bead_types is {known}, but {name} has bead type {largest}; expected at "
+                f"least {largest + 1}."
+            )
 
     @property
     def logged_terms(self) -> list[str]:

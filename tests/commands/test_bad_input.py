@@ -1,5 +1,6 @@
 """Bad input: one sentence, exit code 2, no traceback, nothing half-written."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.model.schnet import CGSchNetConfig
 from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.reference import Reference
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.module import CGForceField
 
@@ -262,6 +264,36 @@ def test_bead_types_that_the_network_does_not_know(tiny_file: Path, tmp_path: Pa
     field = CGForceField(CGSchNetConfig(max_bead_types=3))
     with pytest.raises(InputError, match="max_bead_types is 3, but tiny has bead type 19"):
         field.set_references(data.references, data.names)
+
+
+def test_bead_types_are_compared_with_the_networks_first(
+    refused: Callable[..., str], tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CGFrames, "load", lambda *_: pytest.fail("frames were read before"))
+    sentence = refused(*fit(tiny_file, "--model.network.max_bead_types=3"))
+    assert "max_bead_types is 3, but tiny has bead type 19; expected at least 20" in sentence
+
+
+@pytest.mark.parametrize("fault", ["other beads", "truncated"])
+def test_mean_forces_are_checked_before_references_are_fitted(
+    fault: str,
+    refused: Callable[..., str],
+    first_beads: Callable[[int], CGFrames],
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Reference, "fit", lambda *_: pytest.fail("the reference was fitted before"))
+    other = first_beads(9)
+    names = np.unique(other.trajectory_index)
+    dataclasses.replace(
+        other, force_standard_errors=other.forces, validation_trajectories=names[:2]
+    ).save(tmp_path / "means.h5")
+    if fault == "truncated":
+        os.truncate(tmp_path / "means.h5", 5000)
+    sentence = refused(*fit(tiny_file, "--data.mean_forces=means.h5"))
+    assert "means.h5" in sentence
+    assert ("TYR-TYR" if fault == "other beads" else "may be truncated") in sentence
 
 
 def test_frames_without_forces_are_refused_first(

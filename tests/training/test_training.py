@@ -123,26 +123,33 @@ def test_terms_are_logged_at_weight_zero(folder: Path) -> None:
     assert logged["train/loss"] == pytest.approx(logged["train/force_mse"])
 
 
-@pytest.mark.slow
-def test_mean_forces_are_compared_with_in_validation_test_and_report(
-    folder: Path, tiny: CGFrames, tmp_path: Path
-) -> None:
-    rows_, random = np.arange(0, len(tiny), 40), np.random.default_rng(5)
-    names = np.unique(tiny.trajectory_index)
-    assert tiny.forces is not None
-    errors = random.uniform(0.2, 0.6, tiny.forces[rows_].shape).astype(np.float32)
-    means = replace(
-        tiny,
-        positions=tiny.positions[rows_],
-        forces=tiny.forces[rows_],
+def as_mean_forces(frames: CGFrames) -> CGFrames:
+    """Take the forces of every 40th frame as means, two trajectories of validation, three of test."""
+    chosen, names = np.arange(0, len(frames), 40), np.unique(frames.trajectory_index)
+    assert frames.forces is not None
+    forces = frames.forces[chosen]
+    errors = np.random.default_rng(5).uniform(0.2, 0.6, forces.shape).astype(np.float32)
+    return replace(
+        frames,
+        positions=frames.positions[chosen],
+        forces=forces,
         force_standard_errors=errors,
-        trajectory_index=tiny.trajectory_index[rows_],
+        trajectory_index=frames.trajectory_index[chosen],
         all_atom_energies=None,
         weights=None,
         biased_trajectories=np.zeros(0, np.int32),
         validation_trajectories=names[:2],
         test_trajectories=names[2:5],
     )
+
+
+@pytest.mark.slow
+def test_mean_forces_are_compared_with_in_validation_test_and_report(
+    folder: Path, tiny: CGFrames, tmp_path: Path
+) -> None:
+    means = as_mean_forces(tiny)
+    errors, names = means.force_standard_errors, np.unique(tiny.trajectory_index)
+    assert errors is not None
     means.save(tmp_path / "means.h5")
     file = f"--data.mean_forces={tmp_path / 'means.h5'}"
     words = ["--trainer.max_epochs=1", "--run_dir=means", file]
