@@ -39,6 +39,13 @@ def _without_union(message: str) -> str:
     return f'Parser key "{key}": {error}. Got value: {found["value"]}'
 
 
+_TWO_CLASSES = re.compile(
+    r'.*Parser key "(?P<key>[\w.]+)".*Multiple subclasses with name (?P<name>\w+)\. '
+    r"Give the full class path to avoid ambiguity: (?P<paths>[\w., ]+)\. .*"
+)
+"""What it says of a short name that several classes have."""
+
+
 _EXPECTED = re.compile(
     r'Parser key "([\w.]+)": Expected (?:an? )?(.+?)\. Got value: (.*?) \(see --help\)'
 )
@@ -55,6 +62,9 @@ def plainly(message: str) -> str:
 
     To be called once for all: parsers are nested, and each reads what the inner one says.
     """
+    if two := _TWO_CLASSES.fullmatch(message):
+        paths = two["paths"].replace(", ", " or ")
+        return f"{two['key']} is {two['name']!r}, which two classes are called; expected {paths}."
     found = _EXPECTED.fullmatch(message)
     if found is None:
         return message

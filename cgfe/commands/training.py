@@ -17,13 +17,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from cgfe.commands.config_files import check_config_files, interpolated
+from cgfe.commands.config_files import check_config_files, interpolated, sections_of
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import option, refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
 from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError, check_seed
-from cgfe.files import make_folder
+from cgfe.files import long_names_told, make_folder
 from cgfe.training.arrays import beads_of
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
@@ -59,7 +59,8 @@ def run(words: Sequence[str]) -> None:
     if not first_process():
         end_with_parent()
     try:
-        _run(words)
+        with long_names_told():
+            _run(words)
     except RuntimeError as error:
         if not another_ended(error):
             raise
@@ -115,9 +116,9 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; what is wrong is said without jsonargparse's types."""
-        check_config_files(args)
+        check_config_files(args, sections_of(self._parser(self.asked_for)))
         try:
-            with interpolated():
+            with interpolated(args):
                 super().parse_arguments(parser, args)
         except InputError as error:
             raise InputError(plainly(str(error))) from None

@@ -1,6 +1,7 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,9 @@ from cgfe.training.arrays import (
 from cgfe.training.batches import FrameLoader, NoFrames, System
 from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.streaming import StreamedSystem
+
+LONGEST_STEM = 200
+"""Bytes of a frames file's name, so that `predictions-NAME-rank0.h5` and such names can be."""
 
 _Read = tuple[CGFrames, Split, Reference, NDArray[np.float64]]
 """Of one file; last, what is known of the frames' coordinates (F, 2)."""
@@ -122,6 +126,12 @@ class CGFramesDataModule(L.LightningDataModule):
                 [mean_forces] if isinstance(mean_forces, str) else [*mean_forces]
             )
         self.batch_size = batch_size
+        for name in self.names:
+            if (size := len(os.fsencode(name))) > LONGEST_STEM:
+                raise InputError(
+                    f"data.frames: {name[:40]}... has {size} bytes, expected {LONGEST_STEM} at "
+                    "most, since files of a run are called by it."
+                )
         if len(set(self.names)) < len(self.names):
             raise InputError(f"data.frames has files of one name ({', '.join(self.names)}).")
         reference.check()

@@ -124,7 +124,7 @@ def test_terms_are_logged_at_weight_zero(folder: Path) -> None:
 
 
 def as_mean_forces(frames: CGFrames) -> CGFrames:
-    """Take the forces of every 40th frame as means, two trajectories of validation, three of test."""
+    """Take the forces of every 40th frame as means, with trajectories held out."""
     chosen, names = np.arange(0, len(frames), 40), np.unique(frames.trajectory_index)
     assert frames.forces is not None
     forces = frames.forces[chosen]
