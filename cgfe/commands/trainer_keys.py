@@ -43,7 +43,7 @@ def check_trainer(trainer: Any, fitting: bool) -> None:
         _refuse("precision", trainer.precision, "one of 32-true, 64-true, bf16-mixed, 16-mixed")
     devices = _whole(trainer.devices)
     most = max(2, os.cpu_count() or 1)
-    if devices is not None and (devices == 0 or devices < -1):
+    if trainer.devices is None or (devices is not None and (devices == 0 or devices < -1)):
         _refuse("devices", trainer.devices, "1 or more, -1 for all, or auto")
     if devices is not None and trainer.accelerator == "cpu" and devices > most:
         _refuse("devices", trainer.devices, f"at most {most} processes on this machine")

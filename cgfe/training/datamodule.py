@@ -113,7 +113,8 @@ class CGFramesDataModule(L.LightningDataModule):
         # Without test frames the final figures would be of frames that the fit has seen.
         for name, share in (("validation_share", validation_share), ("test_share", test_share)):
             require(0 < share < 1, f"data.{name}", share, "a share between 0 and 1")
-        sources = [frames] if isinstance(frames, str) else list(frames)
+        # A config's `frames: null` comes here, whatever the types say.
+        sources = [frames] if isinstance(frames, str) else list(frames or [])
         if not sources:
             raise InputError("data.frames names no file.")
         self.paths = [Path(EMBEDDED.get(source, source)) for source in sources]

@@ -77,6 +77,9 @@ def test_truncated_frames_file(
         (b"free_energy:\n", "own.yaml: free_energy is empty, expected keys"),
         (b"model: {network: 5}\n", "own.yaml: model.network is 5, expected keys"),
         (b"data: {block_ps: 5} # \xff\n", "own.yaml: byte 22 is 0xff, expected a text in UTF-8"),
+        (b"data: {frames: -1}\n", "data.frames is '-1', expected text, or a list of texts"),
+        (b"data: {frames: null}\n", "data.frames names no file"),
+        (b"trainer: {devices: null}\n", "trainer.devices is None, expected 1 or more"),
         (b"data: {block_ps: '${no.key}'}\n", f"data.block_ps is '${{no.key}}', {REFERS}"),
         (b"data: {block_ps: '${broken'}\n", f"own.yaml: data.block_ps is '${{broken', {REFERS}"),
         (b"data: {block_ps: '${no:1}'}\n", f"own.yaml: data.block_ps is '${{no:1}}', {REFERS}"),
@@ -199,6 +202,27 @@ def test_losses_that_make_no_sense(
         ("--model.loss.energy_wight=1", "Option 'model.loss.energy_wight' is not accepted"),
         ("--model.losses.force.weight=a", "model.losses.force.weight is 'a', expected a number"),
         ("--trainer.max_epochs=a", "trainer.max_epochs is 'a', expected a whole number"),
+        ("--seed_everything=1e30", "is '1e30', expected true or false, or a whole number"),
+        ("--model=", "model is '', expected keys with their values, or a file with these"),
+        (f"--free_energy={'a' * 300}", f"free_energy is '{'a' * 40}...', expected keys with"),
+        (
+            "--free_energy.final=0",
+            "free_energy.final is '0', expected keys with their values",
+        ),
+        ("--model.scheduler=StepLR", "model.scheduler needs step_size among its init_args"),
+        ("--model.optimizer=5", "model.optimizer names no class; expected a class_path with init_"),
+        (
+            "--model.optimizer={class_path: torch.optim.Adam, init_args: {lr: a}}",
+            "model.optimizer.lr is 'a', expected a number",
+        ),
+        (
+            "--model.scheduler={class_path: StepLR, init_args: {step_size: a}}",
+            "model.scheduler.step_size is 'a', expected a whole number",
+        ),
+        (
+            "--model.optimizer={class_path: torch.optim.Adam, init_args: {rate: 1}}",
+            "Option 'model.optimizer.rate' is not accepted",
+        ),
         (
             "--model.scheduler=ReduceLROnPlateau",
             "model.scheduler is 'ReduceLROnPlateau', which two classes are called; expected "
@@ -210,7 +234,7 @@ def test_losses_that_make_no_sense(
         ),
     ],
 )
-def test_what_is_wrong_with_a_key_that_may_be_null(
+def test_what_is_wrong_with_a_key_is_said_without_the_parsers_words(
     word: str, sentence: str, refused: Callable[..., str], tiny_file: Path
 ) -> None:
     found = refused(*fit(tiny_file, word))

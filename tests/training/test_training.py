@@ -17,7 +17,9 @@ import torch
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.checkpoints import Checkpoints, read_checkpoint
+from cgfe.training.judging import METRICS
 from cgfe.training.module import CGForceField
 
 SIZES = """
@@ -40,10 +42,6 @@ free_energy:
   every_n_epochs: 3
   simulation: {{replicas: 8, steps: 200, save_interval: 20}}
 """
-METRICS = [
-    *("js", "kl_reference_model", "mse_kt2", "w1_tic1", "w1_tic2", "delta_f_kt"),
-    *("coverage", "outside", "blown_up", "split_half_js"),
-]
 
 
 def cgfe(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
@@ -86,6 +84,7 @@ def rows(run: Path) -> dict[tuple[str, int], float]:
 def test_run_directory_holds_everything(folder: Path) -> None:
     run = folder / "whole"
     content = json.loads((run / "free_energy.json").read_text())
+    assert {*FreeEnergyResult.load(run).metrics} == {*METRICS}
     for key in METRICS:
         assert isinstance(content[key], float), key
         if key not in ("blown_up", "split_half_js"):
@@ -98,7 +97,8 @@ def test_run_directory_holds_everything(folder: Path) -> None:
     logged = {key for key, _ in rows(run)}
     for stage in ("train", "validation"):
         assert {f"{stage}/loss", f"{stage}/force_mse", f"{stage}/energy_mse"} <= logged
-    assert {"free_energy/js", "free_energy/seconds", "free_energy/share_of_time"} <= logged
+    told = {key for key in logged if key.startswith("free_energy/")}
+    assert told == FreeEnergyValidation().names(["tiny"])
 
 
 def test_loss_falls_and_is_the_weighted_sum(folder: Path) -> None:
