@@ -15,7 +15,8 @@ from cgfe.errors import InputError
 
 def sections_of(parser: argparse.ArgumentParser) -> list[str]:
     """Return the keys that hold keys; a text in their place is the name of a file with these."""
-    options = [action.dest for action in parser._actions]
+    # KEY.help is no key, and stands below classes too.
+    options = [x.dest for x in parser._actions if not x.dest.endswith(".help")]
     return sorted({option.rpartition(".")[0] for option in options} & {*options})
 
 

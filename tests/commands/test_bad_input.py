@@ -78,6 +78,7 @@ def test_truncated_frames_file(
         (b"model: {network: 5}\n", "own.yaml: model.network is 5, expected keys"),
         (b"data: {block_ps: 5} # \xff\n", "own.yaml: byte 22 is 0xff, expected a text in UTF-8"),
         (b"data: {frames: -1}\n", "data.frames is '-1', expected text, or a list of texts"),
+        (b"free_energy: {final: null}\ndata: {frames: none.h5}\n", "none.h5: no such file"),
         (b"data: {frames: null}\n", "data.frames names no file"),
         (b"trainer: {devices: null}\n", "trainer.devices is None, expected 1 or more"),
         (b"data: {block_ps: '${no.key}'}\n", f"data.block_ps is '${{no.key}}', {REFERS}"),
