@@ -17,7 +17,7 @@ def sections_of(parser: argparse.ArgumentParser) -> list[str]:
     """Return the keys that hold keys; a text in their place is the name of a file with these."""
     # KEY.help is no key, and stands below classes too.
     options = [x.dest for x in parser._actions if not x.dest.endswith(".help")]
-    return sorted({option.rpartition(".")[0] for option in options} & {*options})
+    return sorted({x.rpartition(".")[0] for x in options} & {*options})
 
 
 def check_config_files(words: list[str], sections: list[str]) -> None:

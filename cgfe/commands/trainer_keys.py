@@ -76,7 +76,7 @@ def _check_machines(number: int, plugins: Any) -> None:
         _refuse("num_nodes", number, "1 where neither SLURM, torchrun or another launcher starts "
                 "the processes nor MASTER_ADDR names the first machine")  # fmt: skip
     rank_zero_info(
-        f"trainer.num_nodes is {number}: training begins when {number} machines have started the "
+        f"trainer.num_nodes is {number}: nothing begins until {number} machines have started the "
         f"same command with MASTER_ADDR={address}, MASTER_PORT and their own NODE_RANK (here "
         f"{os.environ.get('NODE_RANK', 0)})."
     )

@@ -18,13 +18,12 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from cgfe.commands.config_files import check_config_files, interpolated, sections_of
+from cgfe.commands.fit_checks import check_files, check_monitor
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import option, refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
-from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError, check_seed
 from cgfe.files import long_names_told, make_folder
-from cgfe.training.arrays import beads_of
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
@@ -33,13 +32,13 @@ from cgfe.training.callbacks.prediction_writer import PredictionWriter
 from cgfe.training.callbacks.progress_bar import progress_bar
 from cgfe.training.callbacks.run_config import RunConfig
 from cgfe.training.callbacks.save_references import SaveReferences
-from cgfe.training.checkpoint_checks import checked_references, reading
-from cgfe.training.checkpoints import Checkpoints, content_of, read_checkpoint
+from cgfe.training.checkpoints import Checkpoints, read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.logger import RunLogger
 from cgfe.training.module import CGForceField
 from cgfe.training.processes import another_ended, end_with_parent
 from cgfe.training.runs import RUN_DIR_VARIABLE, first_process, new_run_dir, run_of
+from cgfe.training.without_frames import go_without
 
 
 def run(words: Sequence[str]) -> None:
@@ -213,8 +212,10 @@ class TrainingCLI(LightningCLI):
             kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
         trainer: Any = super().instantiate_trainer(**kwargs)
         path = str(self.config[self.subcommand].ckpt_path)
-        if self.subcommand in ("validate", "test"):
-            self._go_without(path)
+        simulated = self.config[self.subcommand].free_energy.every_n_epochs > 0
+        if self.subcommand == "validate" or (self.subcommand == "test" and simulated):
+            for note in go_without(self.datamodule, self.checkpoint or {}, path):
+                rank_zero_info(note)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = Checkpoints(path, self.checkpoint)
         self.checkpoint = None
@@ -233,17 +234,6 @@ class TrainingCLI(LightningCLI):
             trainer.callbacks.append(PredictionWriter())
         return trainer
 
-    def _go_without(self, path: str) -> None:
-        """Judge by the checkpoint where the frames are gone, and say so."""
-        every = self.config[self.subcommand].free_energy.every_n_epochs
-        if self.subcommand == "test" and every == 0:
-            return  # it needs the frames: nothing is simulated
-        content = content_of(self.checkpoint or {}, path)
-        with reading(path):
-            references = checked_references(content)
-        for note in self.datamodule.go_without(content["names"], references):
-            rank_zero_info(note)
-
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Any:
         # Lightning takes rich's bar where rich is installed; tqdm's goes well with the
         # simulations' bar and with log files.
@@ -252,29 +242,14 @@ class TrainingCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Check the frames' files and the checkpoints' metric before anything is computed."""
-        for term in self.model.loss_config.terms():
-            if term.weight > 0 and "forces" in term.fields:
-                require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
+        """Check files, optimizer and the checkpoints' metric before anything is computed."""
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
-        for name, path in zip(data.names, data.paths, strict=True):
-            model.check_bead_types(name, beads_of(path)[1])
+        check_files(model, data)
         model.check_optimizer()
-        if self.config[self.subcommand].trainer.callbacks:
-            return  # they may log anything
-        names = {"epoch", "step"} | {
-            f"{stage}/{name}" for stage in ("train", "validation") for name in model.logged_terms
-        }
-        for callback in trainer.callbacks:
-            if isinstance(callback, FreeEnergyValidation):
-                names |= callback.names(data.names)
-            if isinstance(callback, MeanForceValidation):
-                names |= callback.names(data)
-        for callback in trainer.callbacks:
-            if isinstance(callback, BestCheckpoint):
-                callback.check(names)
+        if not self.config[self.subcommand].trainer.callbacks:  # they may log anything
+            check_monitor(model, data, trainer.callbacks)
 
     def after_fit(self) -> None:
         """Write the report and name it."""

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self.memory_gb = memory_gb
         self.frames: list[CGFrames] = []
         self.splits: list[Split] = []
-        self.references: list[Reference] = []
+        self.references: list[Reference] = []  # of a checkpoint, perhaps: `go_without`
         self.systems: list[System] = []
         self.mean_forces: list[CGFrames | None] = []
         self._read: list[_Read] = []
@@ -167,50 +167,18 @@ class CGFramesDataModule(L.LightningDataModule):
             return
         read, self._read = self._read or self._load(store=False), []
         streams = self.streams()
-        for number, (frames, split, reference, tics) in enumerate(read):
-            self.frames.append(frames)
-            self.splits.append(split)
-            self.references.append(reference)
-            self.systems.append(self._system(frames, reference, number, streams, tics))
+        self.systems = [
+            self._system(frames, reference, number, streams, tics)
+            for number, (frames, _, reference, tics) in enumerate(read)
+        ]
+        self.frames = [frames for frames, *_ in read]
+        self.splits = [split for _, split, *_ in read]
+        self.references = [reference for *_, reference, _ in read]
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
                 f"more than the {self._budget() / 2**30:.2f} GB of memory that they may."
             )
-
-    def go_without(self, names: list[str], references: list[Reference]) -> list[str]:
-        """Do with what a checkpoint holds where a frames file is gone; so with mean forces.
-
-        Each process then gets one empty batch in place of the frames, so that a validation or a
-        test simulates the model but measures no losses.
-
-        Parameters
-        ----------
-        names : list of str
-            Of the checkpoint's systems.
-        references : list of Reference
-            The checkpoint's.
-
-        Returns
-        -------
-        list of str
-            A sentence for each thing that is left out.
-        """
-        notes = []
-        lost = [path for path in self.mean_force_paths if not Path(path).is_file()]
-        self.mean_force_paths = [path for path in self.mean_force_paths if path not in lost]
-        if lost:
-            notes.append(f"{_listed(lost)}: no such file, so mean forces are not compared with.")
-        gone = [path for path in self.paths if not path.is_file()]
-        if gone:
-            notes.append(
-                f"{_listed(gone)}: no such file, so the losses of frames are left out; the "
-                "checkpoint holds what simulations are judged by."
-            )
-            self.names, self.references = names, references
-            beads = [reference.system.residue_names for reference in references]
-            self.mean_forces = read_mean_forces(self.mean_force_paths, beads)
-        return notes
 
     def streams(self) -> bool:
         """Return whether the frames take more memory than they may, and stay on disk."""
@@ -315,10 +283,6 @@ class CGFramesDataModule(L.LightningDataModule):
         paths = stored_training(frames, reference, self.cache_dir, tics)
         bead_types = torch.from_numpy(reference.system.bead_types)
         return StreamedSystem(paths, bead_types, number, len(self.paths))
-
-
-def _listed(paths: Iterable[str | Path]) -> str:
-    return ", ".join(map(str, paths))
 
 
 def _progress(trainer: Any) -> Callable[[], tuple[int, float]]:
