@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from cgfe.errors import InputError
+from cgfe.files import long_names_told
 from cgfe.version import __version__
 
 COMMANDS = {
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         with collector_resting():
             command = import_module(f"cgfe.commands.{COMMANDS[words[0]][0]}")
-        command.run(words)
+        with long_names_told():
+            command.run(words)
     except InputError as error:
         print(f"cgfe: error: {error}", file=sys.stderr)
         return 2

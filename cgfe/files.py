@@ -68,6 +68,29 @@ def check_output(path: str | Path) -> Path:
 
 
 @contextmanager
+def long_names_told() -> Iterator[None]:
+    """Say in one sentence which name of a file is too long, whatever it was asked for.
+
+    Raises
+    ------
+    InputError
+        If the file system refuses a name for its length.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        longest = max(Path(error.filename).parts, key=lambda name: len(os.fsencode(name)))
+        size = len(os.fsencode(longest))
+        # Of names that are not, the path is.
+        found = f"the name has {size} bytes" if size > LONGEST_NAME else "the path is too long"
+        raise InputError(
+            f"{longest[:40]}...: {found}, expected names of {LONGEST_NAME} bytes at most."
+        ) from None
+
+
+@contextmanager
 def ascii_path(path: Path) -> Iterator[Path]:
     """Yield a path in ASCII to the same file, a link to it if need be, for C code that asks so."""
     if str(path).isascii():

@@ -27,11 +27,14 @@ def run(words: Sequence[str]) -> None:
     options = parser.parse_args(list(words[1:]))
     from cgfe.data.embedded import EMBEDDED
     from cgfe.data.frames import CGFrames
+    from cgfe.files import check_output
     from cgfe.progress import Bar
     from cgfe.reference.convergence import analyse
     from cgfe.report.reference import details, write_reference_report
     from cgfe.report.verdicts import headline
 
+    if options.output:
+        check_output(options.output)
     path = Path(EMBEDDED.get(options.frames, options.frames))
     frames = CGFrames.load(path)
     against = None

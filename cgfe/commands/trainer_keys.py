@@ -6,9 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.fabric.plugins.environments import (
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from cgfe.errors import InputError
+
+LAUNCHERS = (LSFEnvironment, MPIEnvironment, SLURMEnvironment, TorchElasticEnvironment)
+"""What starts a process on each machine and lets them know of each other."""
 
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16", "16-mixed", "16")
 """Forces and their gradients come out of networks in these."""
@@ -33,13 +43,14 @@ def check_trainer(trainer: Any, fitting: bool) -> None:
         _refuse("precision", trainer.precision, "one of 32-true, 64-true, bf16-mixed, 16-mixed")
     devices = _whole(trainer.devices)
     most = max(2, os.cpu_count() or 1)
-    if devices is not None and (devices == 0 or devices < -1):
+    if trainer.devices is None or (devices is not None and (devices == 0 or devices < -1)):
         _refuse("devices", trainer.devices, "1 or more, -1 for all, or auto")
     if devices is not None and trainer.accelerator == "cpu" and devices > most:
         _refuse("devices", trainer.devices, f"at most {most} processes on this machine")
     clip = trainer.gradient_clip_val
     if clip is not None and not 0 <= clip < math.inf:
         _refuse("gradient_clip_val", clip, "0 or more, or null")
+    _check_machines(trainer.num_nodes, trainer.plugins)
     if not fitting:
         return
     for key, least in (("max_epochs", 1), ("max_steps", 1)):
@@ -52,6 +63,23 @@ def check_trainer(trainer: Any, fitting: bool) -> None:
         value = getattr(trainer, key)
         if isinstance(value, int | float) and not value > 0:
             _refuse(key, value, "a positive value")
+
+
+def _check_machines(number: int, plugins: Any) -> None:
+    """Say which other machines are waited for, or refuse where none can know of this one."""
+    if number < 1:
+        _refuse("num_nodes", number, "1 or more")
+    if number == 1 or plugins or any(launcher.detect() for launcher in LAUNCHERS):
+        return
+    address = os.environ.get("MASTER_ADDR")
+    if address is None:
+        _refuse("num_nodes", number, "1 where neither SLURM, torchrun or another launcher starts "
+                "the processes nor MASTER_ADDR names the first machine")  # fmt: skip
+    rank_zero_info(
+        f"trainer.num_nodes is {number}: nothing begins until {number} machines have started the "
+        f"same command with MASTER_ADDR={address}, MASTER_PORT and their own NODE_RANK (here "
+        f"{os.environ.get('NODE_RANK', 0)})."
+    )
 
 
 def check_numbers(name: str, settings: Any) -> None:

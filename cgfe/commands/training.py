@@ -15,14 +15,15 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from cgfe.commands.config_files import check_config_files, interpolated
+from cgfe.commands.config_files import check_config_files, interpolated, sections_of
+from cgfe.commands.fit_checks import check_files, check_monitor
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import option, refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
-from cgfe.data.file_format import require_forces
 from cgfe.errors import InputError, check_seed
-from cgfe.files import make_folder
+from cgfe.files import long_names_told, make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.callbacks.last_checkpoint import LastCheckpoint
@@ -37,6 +38,7 @@ from cgfe.training.logger import RunLogger
 from cgfe.training.module import CGForceField
 from cgfe.training.processes import another_ended, end_with_parent
 from cgfe.training.runs import RUN_DIR_VARIABLE, first_process, new_run_dir, run_of
+from cgfe.training.without_frames import go_without
 
 
 def run(words: Sequence[str]) -> None:
@@ -56,7 +58,8 @@ def run(words: Sequence[str]) -> None:
     if not first_process():
         end_with_parent()
     try:
-        _run(words)
+        with long_names_told():
+            _run(words)
     except RuntimeError as error:
         if not another_ended(error):
             raise
@@ -112,9 +115,9 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; what is wrong is said without jsonargparse's types."""
-        check_config_files(args)
+        check_config_files(args, sections_of(self._parser(self.asked_for)))
         try:
-            with interpolated():
+            with interpolated(args):
                 super().parse_arguments(parser, args)
         except InputError as error:
             raise InputError(plainly(str(error))) from None
@@ -209,6 +212,10 @@ class TrainingCLI(LightningCLI):
             kwargs["plugins"] = [SLURMEnvironment(requeue_signal=signal.SIGTERM)]
         trainer: Any = super().instantiate_trainer(**kwargs)
         path = str(self.config[self.subcommand].ckpt_path)
+        simulated = self.config[self.subcommand].free_energy.every_n_epochs > 0
+        if self.subcommand == "validate" or (self.subcommand == "test" and simulated):
+            for note in go_without(self.datamodule, self.checkpoint or {}, path):
+                rank_zero_info(note)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = Checkpoints(path, self.checkpoint)
         self.checkpoint = None
@@ -235,27 +242,14 @@ class TrainingCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Check the frames' forces and the checkpoints' metric before anything is computed."""
-        for term in self.model.loss_config.terms():
-            if term.weight > 0 and "forces" in term.fields:
-                require_forces(self.datamodule.paths, f"{term.option} is {term.weight:g}")
+        """Check files, optimizer and the checkpoints' metric before anything is computed."""
         trainer: Any = self.trainer
         model, data = self.model, self.datamodule
         assert isinstance(model, CGForceField)
+        check_files(model, data)
         model.check_optimizer()
-        if self.config[self.subcommand].trainer.callbacks:
-            return  # they may log anything
-        names = {"epoch", "step"} | {
-            f"{stage}/{name}" for stage in ("train", "validation") for name in model.logged_terms
-        }
-        for callback in trainer.callbacks:
-            if isinstance(callback, FreeEnergyValidation):
-                names |= callback.names(data.names)
-            if isinstance(callback, MeanForceValidation):
-                names |= callback.names(data)
-        for callback in trainer.callbacks:
-            if isinstance(callback, BestCheckpoint):
-                callback.check(names)
+        if not self.config[self.subcommand].trainer.callbacks:  # they may log anything
+            check_monitor(model, data, trainer.callbacks)
 
     def after_fit(self) -> None:
         """Write the report and name it."""

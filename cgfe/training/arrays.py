@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cgfe.data.checks import check_datasets, residues_of
 from cgfe.data.file_format import open_frames
 from cgfe.data.frames import CGFrames
 from cgfe.data.mapped_arrays import Layout, array_path, mapped_arrays, write_arrays
@@ -30,6 +31,19 @@ def training_bytes(path: Path) -> int:
         arrays = len(_frames_layout(file)) + 1  # prior forces
     scalars = sum(np.dtype(dtype).itemsize for dtype in SCALARS.values())
     return int(np.prod(shape)) * 4 * arrays + int(np.prod(shape[:1])) * scalars
+
+
+def beads_of(path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return residue names and bead types (N,) of a frames file, without reading its frames.
+
+    Raises
+    ------
+    InputError
+        If they are missing or damaged.
+    """
+    with open_frames(path) as file:
+        check_datasets(file, str(path), ["positions", "bead_types"])
+        return residues_of(dict(file.attrs), str(path)), file["bead_types"][()]
 
 
 def system_tensors(

@@ -76,14 +76,21 @@ def _listed(shape: torch.Size | None) -> str:
     return "none" if shape is None else str(tuple(shape))
 
 
-def check_references(names: Any, references: list[Reference], bead_types: int) -> None:
-    """Check the references of a checkpoint against each other and against the network.
+def checked_references(content: Mapping[str, Any]) -> list[Reference]:
+    """Return the references of a checkpoint, checked against their names and the network.
+
+    Parameters
+    ----------
+    content : mapping
+        What cgfe has put into the checkpoint.
 
     Raises
     ------
     InputError
         If names and references are not as many, or the network has no such bead types.
     """
+    names, references = content["names"], references_of(content)
+    bead_types = content["network"]["max_bead_types"]
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not texts or len(names) != len(references):
         raise InputError(f"damaged checkpoint, {len(references)} references are named {names!r}.")
@@ -92,6 +99,7 @@ def check_references(names: Any, references: list[Reference], bead_types: int) -
         largest = int(reference.system.bead_types.max())
         if largest >= bead_types:
             raise InputError(f"damaged checkpoint, bead type {largest} of {bead_types}.")
+    return references
 
 
 def check_same_loss(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Checkpoint files: read once, without running code, and checked."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def content_of(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
     return content
 
 
-def references_of(content: dict[str, Any]) -> list[Reference]:
+def references_of(content: Mapping[str, Any]) -> list[Reference]:
     """Return the references in a checkpoint's content."""
     return [
         Reference.from_arrays({key: value.numpy() for key, value in arrays.items()})

@@ -1,6 +1,7 @@
 """CGFramesDataModule: frames files in, labelled batches out."""
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,14 +25,18 @@ from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.reference import Reference
 from cgfe.reference.training_frames import rows_of
 from cgfe.training.arrays import (
+    beads_of,
     stored_frames,
     stored_training,
     system_tensors,
     training_bytes,
 )
-from cgfe.training.batches import FrameLoader, System
+from cgfe.training.batches import FrameLoader, NoFrames, System
 from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.streaming import StreamedSystem
+
+LONGEST_STEM = 200
+"""Bytes of a frames file's name, so that `predictions-NAME-rank0.h5` and such names can be."""
 
 _Read = tuple[CGFrames, Split, Reference, NDArray[np.float64]]
 """Of one file; last, what is known of the frames' coordinates (F, 2)."""
@@ -108,7 +113,8 @@ class CGFramesDataModule(L.LightningDataModule):
         # Without test frames the final figures would be of frames that the fit has seen.
         for name, share in (("validation_share", validation_share), ("test_share", test_share)):
             require(0 < share < 1, f"data.{name}", share, "a share between 0 and 1")
-        sources = [frames] if isinstance(frames, str) else list(frames)
+        # A config's `frames: null` comes here, whatever the types say.
+        sources = [frames] if isinstance(frames, str) else list(frames or [])
         if not sources:
             raise InputError("data.frames names no file.")
         self.paths = [Path(EMBEDDED.get(source, source)) for source in sources]
@@ -121,6 +127,12 @@ class CGFramesDataModule(L.LightningDataModule):
                 [mean_forces] if isinstance(mean_forces, str) else [*mean_forces]
             )
         self.batch_size = batch_size
+        for name in self.names:
+            if (size := len(os.fsencode(name))) > LONGEST_STEM:
+                raise InputError(
+                    f"data.frames: {name[:40]}... has {size} bytes, expected {LONGEST_STEM} at "
+                    "most, since files of a run are called by it."
+                )
         if len(set(self.names)) < len(self.names):
             raise InputError(f"data.frames has files of one name ({', '.join(self.names)}).")
         reference.check()
@@ -134,7 +146,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self.memory_gb = memory_gb
         self.frames: list[CGFrames] = []
         self.splits: list[Split] = []
-        self.references: list[Reference] = []
+        self.references: list[Reference] = []  # of a checkpoint, perhaps: `go_without`
         self.systems: list[System] = []
         self.mean_forces: list[CGFrames | None] = []
         self._read: list[_Read] = []
@@ -145,24 +157,23 @@ class CGFramesDataModule(L.LightningDataModule):
         So are the arrays of a set that is to be streamed. What was read stays for `setup`, which
         on the other ranks finds all in the cache.
         """
-        if self.systems:
+        if self.references:
             return
         self._read = self._load(store=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Load frames and references, and compute prior and labels of every frame once."""
-        if self.systems:
+        if self.references:
             return
         read, self._read = self._read or self._load(store=False), []
         streams = self.streams()
-        for number, (frames, split, reference, tics) in enumerate(read):
-            self.frames.append(frames)
-            self.splits.append(split)
-            self.references.append(reference)
-            self.systems.append(self._system(frames, reference, number, streams, tics))
-        self.mean_forces = read_mean_forces(
-            self.mean_force_paths, [reference.system.residue_names for reference in self.references]
-        )
+        self.systems = [
+            self._system(frames, reference, number, streams, tics)
+            for number, (frames, _, reference, tics) in enumerate(read)
+        ]
+        self.frames = [frames for frames, *_ in read]
+        self.splits = [split for _, split, *_ in read]
+        self.references = [reference for *_, reference, _ in read]
         if streams:
             rank_zero_info(
                 f"Frames stream from {self.cache_dir}: they take {self._needed() / 2**30:.2f} GB, "
@@ -186,13 +197,13 @@ class CGFramesDataModule(L.LightningDataModule):
         """Return shuffled batches of the training split."""
         return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> FrameLoader:
+    def val_dataloader(self) -> FrameLoader | NoFrames:
         """Return the validation split, mixed, in the same order every time."""
-        return self._loader("validation", mixed=True)
+        return self._loader("validation", mixed=True) if self.systems else NoFrames()
 
-    def test_dataloader(self) -> FrameLoader:
+    def test_dataloader(self) -> FrameLoader | NoFrames:
         """Return the test split, mixed, in the same order every time."""
-        return self._loader("test", mixed=True)
+        return self._loader("test", mixed=True) if self.systems else NoFrames()
 
     def predict_dataloader(self) -> FrameLoader:
         """Return the test split in order."""
@@ -232,6 +243,9 @@ class CGFramesDataModule(L.LightningDataModule):
         """Read every file and its reference, which is fitted, and stored, if it is not cached."""
         loaded = []
         streams = self.streams()
+        # Before the references are fitted, which takes far longer.
+        beads = [residue_names for residue_names, _ in map(beads_of, self.paths)]
+        self.mean_forces = read_mean_forces(self.mean_force_paths, beads)
         for path in self.paths:
             frames = stored_frames(path, self.cache_dir) if streams else CGFrames.load(path)
             split = split_frames(frames, self.split_config)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import (
     rank_zero_info,
     rank_zero_warn,
 )
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -26,10 +28,10 @@ from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
 from cgfe.training.checkpoint_checks import (
     check_network,
-    check_references,
     check_same_frames,
     check_same_loss,
     check_same_network,
+    checked_references,
     reading,
 )
 from cgfe.training.checkpoints import (
@@ -37,7 +39,6 @@ from cgfe.training.checkpoints import (
     CHECKPOINT_VERSION,
     content_of,
     read_checkpoint,
-    references_of,
 )
 from cgfe.training.losses import LossConfig, Losses, WeightedLoss
 from cgfe.training.schedules import end_as_told, length_of, optimizer_and_schedule
@@ -117,12 +118,7 @@ class CGForceField(L.LightningModule):
             their bead types.
         """
         for name, reference in zip(names, references, strict=True):
-            types, known = reference.system.bead_types, self.network_config.max_bead_types
-            if types.max() >= known:
-                raise InputError(
-                    f"max_bead_types is {known}, but {name} has bead type {types.max()}; expected "
-                    f"at least {types.max() + 1}."
-                )
+            self.check_bead_types(name, reference.system.bead_types)
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references))
             self.loss.attach(self.network, references)
@@ -134,6 +130,21 @@ class CGForceField(L.LightningModule):
         """Show the loss what a simulation of the model as it is now has shown."""
         assert self.loss is not None
         self.loss.after_simulation(system, self.network, judgement)
+
+    def check_bead_types(self, name: str, types: NDArray[np.int64]) -> None:
+        """Check that the network knows the bead types (N,) of a system.
+
+        Raises
+        ------
+        InputError
+            If it does not.
+        """
+        largest, known = types.max(), self.network_config.max_bead_types
+        if largest >= known:
+            raise InputError(
+                f"max_bead_types is {known}, but {name} has bead type {largest}; expected at "
+                f"least {largest + 1}."
+            )
 
     @property
     def logged_terms(self) -> list[str]:
@@ -209,13 +220,15 @@ class CGForceField(L.LightningModule):
         """Return the weighted loss of a batch."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss terms of a validation batch."""
-        self._step(batch, "validation")
+    def validation_step(self, batch: Batch | None, batch_idx: int) -> None:
+        """Log the loss terms of a validation batch, if there are frames."""
+        if batch is not None:
+            self._step(batch, "validation")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss terms of a test batch."""
-        self._step(batch, "test")
+    def test_step(self, batch: Batch | None, batch_idx: int) -> None:
+        """Log the loss terms of a test batch, if there are frames."""
+        if batch is not None:
+            self._step(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
@@ -325,8 +338,6 @@ class CGForceField(L.LightningModule):
             }
             check_network(content["network"], state)
             module = cls(CGSchNetConfig(**content["network"]))
-            references = references_of(content)
-            check_references(content["names"], references, module.network_config.max_bead_types)
-            module.set_references(references, content["names"])
+            module.set_references(checked_references(content), content["names"])
             module.network.load_state_dict(state)
         return module.eval()

@@ -1,5 +1,6 @@
 """Bad input: one sentence, exit code 2, no traceback, nothing half-written."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,12 +17,15 @@ from cgfe.cli import main
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.model.schnet import CGSchNetConfig
+from cgfe.reference import convergence
 from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.reference import Reference
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.module import CGForceField
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "chignolin.yaml")
 REFERENCE = str(Path(__file__).parents[2] / "configs" / "reference" / "chignolin.yaml")
+REFERS = "expected ${...} with the name of another key."
 
 
 @pytest.fixture
@@ -73,9 +77,15 @@ def test_truncated_frames_file(
         (b"free_energy:\n", "own.yaml: free_energy is empty, expected keys"),
         (b"model: {network: 5}\n", "own.yaml: model.network is 5, expected keys"),
         (b"data: {block_ps: 5} # \xff\n", "own.yaml: byte 22 is 0xff, expected a text in UTF-8"),
-        (b"data: {block_ps: '${no.key}'}\n", "data.block_ps: Interpolation key"),
-        (b"data: {block_ps: '${broken'}\n", "'${broken'; expected ${...} with the name"),
-        (b"data: {block_ps: '${no:1}'}\n", "Unsupported interpolation type no;"),
+        (b"data: {frames: -1}\n", "data.frames is '-1', expected text, or a list of texts"),
+        (b"free_energy: {final: null}\ndata: {frames: none.h5}\n", "none.h5: no such file"),
+        (b"data: {frames: null}\n", "data.frames names no file"),
+        (b"trainer: {devices: null}\n", "trainer.devices is None, expected 1 or more"),
+        (b"data: {block_ps: '${no.key}'}\n", f"data.block_ps is '${{no.key}}', {REFERS}"),
+        (b"data: {block_ps: '${broken'}\n", f"own.yaml: data.block_ps is '${{broken', {REFERS}"),
+        (b"data: {block_ps: '${no:1}'}\n", f"own.yaml: data.block_ps is '${{no:1}}', {REFERS}"),
+        (b"data: {frames: '${}'}\n", f"own.yaml: data.frames is '${{}}', {REFERS}"),
+        (b"data: {frames: ['${a b}']}\n", f"data.frames[0] refers to what is no key, {REFERS}"),
     ],
 )
 def test_config_files(
@@ -83,6 +93,11 @@ def test_config_files(
 ) -> None:
     (tmp_path / "own.yaml").write_bytes(content)
     assert sentence in refused("fit", "--config", CONFIG, "--config", "own.yaml")
+
+
+def test_what_refers_to_no_key_on_the_command_line(refused: Callable[..., str]) -> None:
+    sentence = refused(*fit("none.h5", "--data.gap_ps=${broken"))
+    assert f"--data.gap_ps is '${{broken', {REFERS}" in sentence
 
 
 def damaged(tiny_file: Path, path: Path, change: Callable[[h5py.File], None]) -> Path:
@@ -188,9 +203,39 @@ def test_losses_that_make_no_sense(
         ("--model.loss.energy_wight=1", "Option 'model.loss.energy_wight' is not accepted"),
         ("--model.losses.force.weight=a", "model.losses.force.weight is 'a', expected a number"),
         ("--trainer.max_epochs=a", "trainer.max_epochs is 'a', expected a whole number"),
+        ("--seed_everything=1e30", "is '1e30', expected true or false, or a whole number"),
+        ("--model=", "model is '', expected keys with their values, or a file with these"),
+        (f"--free_energy={'a' * 300}", f"free_energy is '{'a' * 40}...', expected keys with"),
+        (
+            "--free_energy.final=0",
+            "free_energy.final is '0', expected keys with their values",
+        ),
+        ("--model.scheduler=StepLR", "model.scheduler needs step_size among its init_args"),
+        ("--model.optimizer=5", "model.optimizer names no class; expected a class_path with init_"),
+        (
+            "--model.optimizer={class_path: torch.optim.Adam, init_args: {lr: a}}",
+            "model.optimizer.lr is 'a', expected a number",
+        ),
+        (
+            "--model.scheduler={class_path: StepLR, init_args: {step_size: a}}",
+            "model.scheduler.step_size is 'a', expected a whole number",
+        ),
+        (
+            "--model.optimizer={class_path: torch.optim.Adam, init_args: {rate: 1}}",
+            "Option 'model.optimizer.rate' is not accepted",
+        ),
+        (
+            "--model.scheduler=ReduceLROnPlateau",
+            "model.scheduler is 'ReduceLROnPlateau', which two classes are called; expected "
+            "torch.optim.lr_scheduler.ReduceLROnPlateau or lightning.pytorch.cli.ReduceLROnPlateau",
+        ),
+        (
+            "--model.scheduler={class_path: ReduceLROnPlateau}",
+            "torch.optim.lr_scheduler.ReduceLROnPlateau or lightning.pytorch.cli.ReduceLROnPlateau",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_key_that_may_be_null(
+def test_what_is_wrong_with_a_key_is_said_without_the_parsers_words(
     word: str, sentence: str, refused: Callable[..., str], tiny_file: Path
 ) -> None:
     found = refused(*fit(tiny_file, word))
@@ -230,6 +275,8 @@ def test_what_is_wrong_with_a_key_that_may_be_null(
         ("trainer.precision=16-true", "trainer.precision is 16-true, expected one of 32-true"),
         ("trainer.accelerator=quantum", "invalid accelerator name: `accelerator='quantum'`"),
         ("trainer.strategy=nonsense", "invalid strategy name: `strategy='nonsense'`"),
+        ("trainer.num_nodes=0", "trainer.num_nodes is 0, expected 1 or more"),
+        ("trainer.num_nodes=2", "trainer.num_nodes is 2, expected 1 where neither SLURM, torchrun"),
         ("trainer.devices=0", "trainer.devices is 0, expected 1 or more"),
         ("trainer.limit_train_batches=0", "trainer.limit_train_batches is 0"),
         ("trainer.limit_train_batches=-1", "invalid value -1"),
@@ -244,6 +291,63 @@ def test_values_that_make_no_sense(
     word: str, sentence: str, refused: Callable[..., str], tiny_file: Path
 ) -> None:
     assert sentence in refused(*fit(tiny_file, f"--{word}", "--trainer.logger=false"))
+
+
+def test_other_machines_that_are_waited_for_are_named(
+    tiny_file: Path,
+    refused: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "first.machine")
+    with caplog.at_level("INFO", "lightning.pytorch"):
+        # What is refused later tells that the number of machines was not.
+        refused(*fit(tiny_file, "--trainer.num_nodes=3", "--model.optimizer.init_args.lr=.nan"))
+    told = [x for x in caplog.messages if x.startswith("trainer.num_nodes is 3")]
+    assert len(told) == 1
+    assert "3 machines have started the same command with MASTER_ADDR=first.machine" in told[0]
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--config", LONG],
+        ["fit", "--config", CONFIG, f"--data.frames={LONG}.h5"],
+        ["fit", "--config", CONFIG, f"--run_dir={LONG}"],
+        ["fit", "--config", CONFIG, f"--data.mean_forces={LONG}"],
+        ["fit", f"--ckpt_path={LONG}"],
+        ["validate", "--config", CONFIG, f"--ckpt_path={LONG}"],
+        ["simulate", f"--ckpt_path={LONG}", "--output=out.dcd"],
+        ["simulate", "--ckpt_path=x.ckpt", f"--output={LONG}.dcd"],
+        ["info", LONG],
+        ["report", LONG],
+        ["pack", "--runs", LONG, "--output=out.h5"],
+        ["reference", "--config", REFERENCE, f"output={LONG}"],
+        ["reference-report", "chignolin", f"--output={LONG}.html"],
+        ["import", LONG, "--output=out.h5"],
+        ["sweep", LONG],
+    ],
+    ids=lambda words: " ".join(words).replace(LONG, "LONG").replace(str(Path(CONFIG).parent), ""),
+)
+def test_names_that_are_too_long_are_told_before_any_work(
+    words: list[str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, work in ((Reference, "fit"), (convergence, "analyse")):
+        monkeypatch.setattr(place, work, lambda *_: pytest.fail("the work was begun"))
+    sentence = refused(*words)
+    told = ("name too long", "expected names of 255", "255 at most", "expected 200 at most")
+    assert any(x in sentence for x in told)
+
+
+def test_frames_after_whose_name_no_file_can_be_called(
+    refused: Callable[..., str], tiny_file: Path, tmp_path: Path
+) -> None:
+    name = "a" * 201
+    (tmp_path / f"{name}.h5").write_bytes(tiny_file.read_bytes())
+    assert f"{name[:40]}... has 201 bytes, expected 200 at most" in refused(*fit(f"{name}.h5"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -262,6 +366,36 @@ def test_bead_types_that_the_network_does_not_know(tiny_file: Path, tmp_path: Pa
     field = CGForceField(CGSchNetConfig(max_bead_types=3))
     with pytest.raises(InputError, match="max_bead_types is 3, but tiny has bead type 19"):
         field.set_references(data.references, data.names)
+
+
+def test_bead_types_are_compared_with_the_networks_first(
+    refused: Callable[..., str], tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CGFrames, "load", lambda *_: pytest.fail("frames were read before"))
+    sentence = refused(*fit(tiny_file, "--model.network.max_bead_types=3"))
+    assert "max_bead_types is 3, but tiny has bead type 19; expected at least 20" in sentence
+
+
+@pytest.mark.parametrize("fault", ["other beads", "truncated"])
+def test_mean_forces_are_checked_before_references_are_fitted(
+    fault: str,
+    refused: Callable[..., str],
+    first_beads: Callable[[int], CGFrames],
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Reference, "fit", lambda *_: pytest.fail("the reference was fitted before"))
+    other = first_beads(9)
+    names = np.unique(other.trajectory_index)
+    dataclasses.replace(
+        other, force_standard_errors=other.forces, validation_trajectories=names[:2]
+    ).save(tmp_path / "means.h5")
+    if fault == "truncated":
+        os.truncate(tmp_path / "means.h5", 5000)
+    sentence = refused(*fit(tiny_file, "--data.mean_forces=means.h5"))
+    assert "means.h5" in sentence
+    assert ("TYR-TYR" if fault == "other beads" else "may be truncated") in sentence
 
 
 def test_frames_without_forces_are_refused_first(

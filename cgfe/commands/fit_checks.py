@@ -1,0 +1,47 @@
+"""What is checked of a fit before anything is computed."""
+
+from typing import Any
+
+from cgfe.data.file_format import require_forces
+from cgfe.training.arrays import beads_of
+from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
+from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
+from cgfe.training.callbacks.mean_force_validation import MeanForceValidation
+from cgfe.training.datamodule import CGFramesDataModule
+from cgfe.training.module import CGForceField
+
+
+def check_files(model: CGForceField, data: CGFramesDataModule) -> None:
+    """Check that the frames files hold what the loss needs, and beads that the network knows.
+
+    Raises
+    ------
+    InputError
+        Naming the file, what was found and what was expected.
+    """
+    for term in model.loss_config.terms():
+        if term.weight > 0 and "forces" in term.fields:
+            require_forces(data.paths, f"{term.option} is {term.weight:g}")
+    for name, path in zip(data.names, data.paths, strict=True):
+        model.check_bead_types(name, beads_of(path)[1])
+
+
+def check_monitor(model: CGForceField, data: CGFramesDataModule, callbacks: list[Any]) -> None:
+    """Check that what the best checkpoint is chosen by is logged by any of a trainer's callbacks.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    names = {"epoch", "step"} | {
+        f"{stage}/{name}" for stage in ("train", "validation") for name in model.logged_terms
+    }
+    for callback in callbacks:
+        if isinstance(callback, FreeEnergyValidation):
+            names |= callback.names(data.names)
+        if isinstance(callback, MeanForceValidation):
+            names |= callback.names(data)
+    for callback in callbacks:
+        if isinstance(callback, BestCheckpoint):
+            callback.check(names)
