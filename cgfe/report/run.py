@@ -16,6 +16,7 @@ from cgfe.report.plots import (
     plot_structures,
     plot_surfaces,
 )
+from cgfe.report.trapping import trapping_section
 from cgfe.simulation.results import FreeEnergyResult
 
 BETTER = {
@@ -266,6 +267,7 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
         "rows": _rows(result),
         "has_prior": bool(result.prior),
         "figures": figures,
+        "trapping": trapping_section(result.trapping),
         "simulation": _facts(result.simulation),
     }
 

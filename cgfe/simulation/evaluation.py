@@ -29,6 +29,7 @@ from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig, SimulationResult
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.simulation.trapping import deepest_bin
 
 MAX_STRUCTURES = 4
 MINIMUM_SEPARATION_BINS = 4
@@ -188,12 +189,19 @@ def free_energy_result(
     prior: Judgement | PriorResult | None,
     simulation: dict[str, Any],
 ) -> FreeEnergyResult:
-    """Gather what the report needs of a judgement."""
+    """Gather what the report needs of a judgement.
+
+    `simulation` is how it was simulated, and under `trapping` what `trapping_facts` gave.
+    """
     _, sampled = reference.ensembles.best_for(judgement.part)
     probability = sampled.probability
     minima, positions = surface_minima(sampled), reference.starts.positions
     tica, settled = reference.projection.tica, judgement.equilibrium
     found = judgement.comparison
+    simulation = dict(simulation)
+    trapping = simulation.pop("trapping", {})
+    if len(judgement.tics):
+        trapping = trapping | {"deepest": deepest_bin(probability, judgement.density)}
     return FreeEnergyResult(
         system=system,
         metrics=found.metrics,
@@ -218,6 +226,7 @@ def free_energy_result(
             "correlation_times": settled.times,
             "longer": settled.longer,
         },
+        trapping=trapping,
         edges=sampled.grid.edges,
         reference=probability,
         model=judgement.density,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +95,13 @@ class SimulationResult:
     blown_up : array (ladders,) of bool
     replicas : int
         At all temperatures.
+    followed : int array (frames, ladders)
+        Number of the replica that each frame is of: `positions` without exchange is of replica l
+        in column l throughout. No frames if they were handed to `on_frame`.
+    starts : array (replicas, N, 3)
+        Å, where each replica began.
+    trapping : dict
+        Of `cgfe.simulation.trapping`, where it was asked.
     acceptance : list of float
         Share of the attempts to trade that did, between neighbouring temperatures.
     seconds : float
@@ -111,6 +119,9 @@ class SimulationResult:
     kinetic_temperature: float
     replicas: int
     acceptance: list[float]
+    followed: NDArray[np.int64]
+    starts: NDArray[np.floating]
+    trapping: dict[str, Any] = field(default_factory=dict)
 
     @property
     def replica_steps_per_second(self) -> float:
@@ -242,6 +253,7 @@ class LangevinSimulation:
         frames = steps // save_interval
         shape = (0 if on_frame else frames, len(start) // length, *start.shape[1:])
         kept = np.empty(shape, dtype=np.float32)
+        followed = np.empty(shape[:2], dtype=np.int64)
         for frame in range(frames):
             for begin, end in pairwise(ends):
                 state.advance(end - begin)
@@ -250,7 +262,7 @@ class LangevinSimulation:
                     state.exchange()
             positions, blown_up = state.cold()
             if on_frame is None:
-                kept[frame] = positions.cpu().numpy()
+                kept[frame], followed[frame] = positions.cpu().numpy(), ladder.cold
             else:
                 on_frame(frame, positions)
             if progress is not None:
@@ -263,6 +275,8 @@ class LangevinSimulation:
             kinetic_temperature=state.kinetic_temperature(),
             replicas=len(start),
             acceptance=ladder.acceptance,
+            followed=followed,
+            starts=start.cpu().numpy(),
         )
 
 

@@ -40,6 +40,9 @@ class FreeEnergyResult:
     equilibrium : dict
         `cgfe.analysis.equilibrium`: reached (yes, no, unknown), js_change with its ends,
         correlation_times, longer; empty where it is not known.
+    trapping : dict
+        `cgfe.simulation.trapping`: replicas that never left the state that they began in, the
+        deepest bin, how bonds stretch; empty in older files.
     simulation : dict
         replicas, steps, seconds, replica_steps_per_second, kinetic_temperature_kelvin, seed,
         device, epoch, step.
@@ -70,6 +73,7 @@ class FreeEnergyResult:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     floor_high: dict[str, float] = field(default_factory=dict)
     equilibrium: dict[str, Any] = field(default_factory=dict)
+    trapping: dict[str, Any] = field(default_factory=dict)
     js_resampled: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     residue_names: tuple[str, ...] = ()
     structure_tics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
@@ -90,6 +94,7 @@ class FreeEnergyResult:
             "floor": self.floor,
             "floor_high": self.floor_high,
             "equilibrium": self.equilibrium,
+            "trapping": self.trapping,
             "prior": self.prior,
             "simulation": self.simulation,
             "residue_names": self.residue_names,
@@ -129,6 +134,7 @@ class FreeEnergyResult:
             floor_high=content.pop("floor_high", {}),
             compared_with=content.pop("compared_with", "train"),
             equilibrium=content.pop("equilibrium", {}),
+            trapping=content.pop("trapping", {}),
             prior=content.pop("prior"),
             simulation=content.pop("simulation"),
             residue_names=tuple(content.pop("residue_names")),
@@ -191,7 +197,7 @@ _ARRAYS = (
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -1,7 +1,7 @@
 """One simulation by all processes of a training: each runs its share of the replicas."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning as L
@@ -12,6 +12,7 @@ from cgfe.model.potential import Potential
 from cgfe.progress import Bar
 from cgfe.simulation.evaluation import simulate
 from cgfe.simulation.langevin import SimulationConfig, SimulationResult
+from cgfe.simulation.trapping import trapping_facts
 from cgfe.training.module import CGForceField
 
 
@@ -50,12 +51,20 @@ def simulate_together(
             trainer.world_size,
             progress=advance,
         )
-    return run if trainer.world_size == 1 else _gathered(module, run)
+    run = run if trainer.world_size == 1 else _gathered(module, run)
+    trapping = trapping_facts(potential, module.references[system], run, config.seed or 0)
+    return replace(run, trapping=trapping)
 
 
 def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
     device = module.device
     gather: Callable[[torch.Tensor], Any] = module.all_gather
+    # Each process numbers its replicas from 0.
+    followed, starts = (
+        gather(torch.from_numpy(array).to(device)).cpu().numpy()
+        for array in (run.followed, run.starts)
+    )
+    followed = followed + run.replicas * np.arange(len(followed))[:, None, None]
     positions = gather(torch.from_numpy(run.positions).to(device)).cpu().numpy()
     blown_up = gather(torch.from_numpy(run.blown_up).to(device)).cpu().numpy()
     return SimulationResult(
@@ -68,6 +77,8 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
         ),
         replicas=run.replicas * len(positions),
         acceptance=gather(torch.tensor(run.acceptance, device=device)).mean(0).tolist(),
+        followed=np.concatenate(list(followed), axis=1),
+        starts=np.concatenate(list(starts)),
     )
 
 
@@ -91,4 +102,5 @@ def facts_of(
         "device": str(module.device),
         "epoch": epoch,
         "step": step,
+        "trapping": run.trapping,
     }
