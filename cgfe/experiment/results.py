@@ -18,6 +18,7 @@ from cgfe.experiment.saved import (
     mean_floor,
     read_saved,
 )
+from cgfe.experiment.trapping import trapping_figures
 from cgfe.report.plots import TERM_LABELS
 from cgfe.report.run import BETTER
 
@@ -51,6 +52,8 @@ class SweepResults:
         `SweepFigures.resampled`.
     walkers : int, optional
         Of the reference, that the samples were drawn from.
+    trapping : dict
+        Arrays (K, S) of `cgfe.experiment.trapping`.
     """
 
     parameter: str
@@ -66,6 +69,7 @@ class SweepResults:
     floor: Floor | None
     resampled: FloatArray | None
     walkers: int | None
+    trapping: dict[str, FloatArray]
 
     def statistics(self) -> SweepFigures | None:
         """Return what statistics take; None if no setting has two seeds."""
@@ -142,6 +146,7 @@ def gather(
         floor=mean_floor(saved, metric, walkers),
         resampled=resampled,
         walkers=walkers,
+        trapping=trapping_figures((len(settings), len(seeds)), saved),
     )
 
 

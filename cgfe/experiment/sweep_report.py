@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cgfe.experiment.figures import Setting
 from cgfe.experiment.intervals import SettingMean
 from cgfe.experiment.results import SweepResults, gather, text_of
 from cgfe.experiment.runs import FINISHED, SweepRuns, read_runs
+from cgfe.experiment.trapping import TrappingFigure, compare_trapping, trapping_words
 from cgfe.files import replacing
 from cgfe.report.sweep import SweepPage, write_sweep_page
 
@@ -60,12 +61,16 @@ def write_sweep_report(
     results = gather(runs, metric, parameter, where)
     base = choose_baseline(results, baseline)
     found = decide_results(results, base)
+    trapping = compare_trapping(results.trapping, results.settings.index(base))
+    names = [text_of(setting) for setting in results.settings]
+    words = trapping_words(trapping, names, f"{results.option} {text_of(base)}")
+    found = replace(found, sentences=(*found.sentences, *words))
     page = Path(output) if output is not None else Path(folder) / PAGE
     numbers = page.with_suffix(".json")
     troubles = _troubles(runs, results)
-    write_sweep_page(_page(runs, results, base, found, troubles), page)
+    write_sweep_page(_page(runs, results, base, found, trapping, troubles), page)
     with replacing(numbers) as temporary:
-        content = _numbers(runs, results, base, found, troubles)
+        content = _numbers(runs, results, base, found, trapping, troubles)
         temporary.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
     return SweepReport(page, numbers, found.headline, found.sentences)
 
@@ -89,6 +94,7 @@ def _page(
     results: SweepResults,
     baseline: Setting,
     found: Decision,
+    trapping: tuple[TrappingFigure, ...],
     troubles: list[tuple[str, str]],
 ) -> SweepPage:
     by_row = {comparison.row: comparison for comparison in found.comparisons}
@@ -127,6 +133,15 @@ def _page(
             }
             for c in found.comparisons
         ],
+        trapping=[
+            {
+                "setting": text_of(setting),
+                "cells": [(f.means[row], f.apart[row]) for f in trapping],
+            }
+            for row, setting in enumerate(results.settings)
+            if trapping
+        ],
+        trapping_heads=[figure.label for figure in trapping],
         facts=_facts(runs, results),
         troubles=troubles,
     )
@@ -158,6 +173,7 @@ def _numbers(
     results: SweepResults,
     baseline: Setting,
     found: Decision,
+    trapping: tuple[TrappingFigure, ...],
     troubles: list[tuple[str, str]],
 ) -> dict[str, Any]:
     """Return what sweep.json holds."""
@@ -190,6 +206,18 @@ def _numbers(
             {key: value for key, value in asdict(c).items() if key != "row"}
             for c in found.comparisons
         ],
+        "trapping": {
+            figure.key: [
+                {
+                    "setting": setting,
+                    **_ends(figure.means[row]),
+                    "differs_from_baseline": figure.apart[row],
+                    "figures": dict(zip(seeds, map(float, figure.values[row]), strict=True)),
+                }
+                for row, setting in enumerate(results.settings)
+            ]
+            for figure in trapping
+        },
         "trend": None if found.trend is None else asdict(found.trend),
         "better": found.better,
         "worse": found.worse,

@@ -49,6 +49,10 @@ class SweepPage:
     floor : Floor, optional
     mean_rows, comparison_rows : sequence of dict
         The tables' rows.
+    trapping_heads : sequence of str
+        Names of figures of trapping; none where no run tells one.
+    trapping : sequence of dict
+        Of each setting: `cells`, a mean and whether it differs from the baseline, for each head.
     facts : sequence of (name, text)
         About the runs.
     troubles : sequence of (run, words)
@@ -72,6 +76,8 @@ class SweepPage:
     floor: Floor | None
     mean_rows: Sequence[dict[str, Any]]
     comparison_rows: Sequence[dict[str, Any]]
+    trapping_heads: Sequence[str]
+    trapping: Sequence[dict[str, Any]]
     facts: Sequence[tuple[str, str]]
     troubles: Sequence[tuple[str, str]]
 

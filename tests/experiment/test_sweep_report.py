@@ -44,7 +44,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.tags.append(tag)
-        for key in ("data-setting", "data-compared"):
+        for key in ("data-setting", "data-compared", "data-trapping"):
             if key in attributes:
                 self.row = f"{key} {attributes[key]}"
                 self.rows[self.row] = []
@@ -195,6 +195,37 @@ def test_floor_and_the_references_own_error(tmp_path: Path) -> None:
         assert with_error["high"] - with_error["mean"] == pytest.approx(half)
     for first, second in zip(numbers["comparisons"], alone["comparisons"], strict=True):
         assert first["difference"] == pytest.approx(second["difference"], abs=1e-9)
+
+
+def trapping_of(weight: float, seed: int) -> dict[str, Any]:
+    """All but the seeds' own is the same at 0 and 0.5; at 1 four of ten more are held."""
+    held = 20 + seed + (40 if weight == 1.0 else seed % 2 if weight == 0.5 else 0)
+    known: dict[str, Any] = {"deepest": {"model": 0.01 * held, "reference": 0.1}}
+    if seed < 7:  # the last seed's simulations had no replica in any state
+        known |= {"began": [60, 40], "stayed": [held, 0], "share": held / 100}
+        known |= {"foldings": 30, "unfoldings": 20, "memory": [None, None, None]}
+    return known
+
+
+def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    write_saved(folder, None)
+    numbers, page = report(folder)
+    assert numbers["trapping"] == {}
+    assert "trapped" not in page.text
+    write_saved(folder, None, trapping=trapping_of)
+    numbers, page = report(folder)
+    assert set(numbers["trapping"]) == {"stayed", "transitions", "deepest"}
+    for row, weight in zip(numbers["trapping"]["stayed"], WEIGHTS, strict=True):
+        shares = np.array([trapping_of(weight, seed)["share"] for seed in range(7)])
+        assert (row["mean"], row["low"], row["high"]) == pytest.approx(interval(shares))
+        assert row["figures"]["7"] is None
+        assert row["differs_from_baseline"] == (weight == 1.0)
+        assert page.rows[f"data-trapping {weight:g}"][:3] == pytest.approx(interval(shares))
+        assert page.rows[f"data-trapping {weight:g}"][3] == 0.5
+    words = "energy weight 0, differs in never left their start’s state: 1 (0.63)"
+    assert words in page.text
+    assert "stretched bonds that fall" not in page.text
 
 
 @pytest.mark.parametrize("lacks", ["samples", "walkers", "one run's", "another figure"])
