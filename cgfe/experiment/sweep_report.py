@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cgfe.analysis.intervals import Interval
 from cgfe.experiment.decision import Decision, choose_baseline, decide_results
 from cgfe.experiment.figures import Setting
@@ -22,12 +24,13 @@ PAGE, NUMBERS = "sweep.html", "sweep.json"
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Where a report was written, and what it says."""
+    """Where a report was written, what it says, and what its page shows."""
 
     page: Path
     numbers: Path
     headline: str
     sentences: tuple[str, ...]
+    drawn: SweepPage
 
 
 def write_sweep_report(
@@ -68,11 +71,12 @@ def write_sweep_report(
     page = Path(output) if output is not None else Path(folder) / PAGE
     numbers = page.with_suffix(".json")
     troubles = _troubles(runs, results)
-    write_sweep_page(_page(runs, results, base, found, trapping, troubles), page)
+    drawn = _page(runs, results, base, found, trapping, troubles)
+    write_sweep_page(drawn, page)
     with replacing(numbers) as temporary:
         content = _numbers(runs, results, base, found, trapping, troubles)
         temporary.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
-    return SweepReport(page, numbers, found.headline, found.sentences)
+    return SweepReport(page, numbers, found.headline, found.sentences, drawn)
 
 
 def _troubles(runs: SweepRuns, results: SweepResults) -> list[tuple[str, str]]:
@@ -158,6 +162,10 @@ def _mean_row(mean: SettingMean, figures: Any) -> dict[str, Any]:
 
 def _facts(runs: SweepRuns, results: SweepResults) -> list[tuple[str, str]]:
     facts = [(f"{state} runs", str(number)) for state, number in runs.states().items()]
+    seconds = [run.metrics["seconds"] for run in runs.finished if "seconds" in run.metrics]
+    if seconds:
+        facts.append(("wall time of a run, median", f"{np.median(seconds):.0f} s"))
+        facts.append(("wall time of all runs", f"{sum(seconds) / 3600:.1f} h"))
     facts += [("metric", results.metric), ("parameter", results.parameter)]
     if results.floor is not None:
         floor = f"{results.floor.mean:.3g}, 95 % below {results.floor.high:.3g} {results.unit}"

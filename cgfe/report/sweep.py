@@ -19,6 +19,8 @@ from cgfe.report.plots import MODEL_COLOUR, PRIOR_COLOUR
 
 PAGE = "sweep_report.html.j2"
 FLOOR_COLOUR = "#4cc38a"
+LONGEST_LEVEL = 8
+"""Letters of a setting's name above which all stand upright."""
 SPREAD = 0.18
 """To each side of a setting's place; its seeds stand in their order within."""
 
@@ -139,6 +141,8 @@ def _axes(page: SweepPage) -> tuple[Figure, Axes]:
     drawing = Figure(figsize=(max(6.0, 0.7 * len(page.settings) + 1.5), 4.2), layout="constrained")
     axes = drawing.subplots()
     axes.set_xticks(range(len(page.settings)), page.settings)
+    if max(map(len, page.settings)) > LONGEST_LEVEL:
+        axes.tick_params("x", rotation=90)
     axes.set(xlabel=page.option, xlim=(-0.6, len(page.settings) - 0.4))
     return drawing, axes
 

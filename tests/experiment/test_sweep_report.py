@@ -104,6 +104,16 @@ def test_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
     assert numbers["floor"] is None
 
 
+def test_wall_times_are_told_where_they_are_known(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    assert "wall time" not in report(folder)[1].text
+    rows = read_rows(folder)
+    write_rows(folder, [row | {"seconds": 100 + n} for n, row in enumerate(rows)])
+    _, page = report(folder)
+    assert "wall time of a run, median112 s" in page.text
+    assert "wall time of all runs0.7 h" in page.text
+
+
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep-made")
     _, page = report(folder)
@@ -313,8 +323,6 @@ def two_parameters(folder: Path) -> Path:
 
 def test_one_of_several_parameters(tmp_path: Path) -> None:
     folder = two_parameters(tmp_path / "sweep-made")
-    with pytest.raises(InputError, match=r"varies lr, model\.loss\.energy_weight; choose one by"):
-        report(folder)
     with pytest.raises(InputError, match=r"differ in lr too \(0\.001, 0\.01\)"):
         report(folder, parameter=WEIGHT)
     numbers, _ = report(folder, where={"lr": 0.001})
@@ -323,6 +331,30 @@ def test_one_of_several_parameters(tmp_path: Path) -> None:
     numbers, _ = report(folder, parameter="lr", where={WEIGHT: 1.0})
     assert [s["setting"] for s in numbers["settings"]] == [0.001, 0.01]
     assert numbers["settings"][1]["mean"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("parameter", [None, f"{WEIGHT}, lr"])
+def test_several_parameters_are_one_table(tmp_path: Path, parameter: str | None) -> None:
+    folder = two_parameters(tmp_path / "sweep-made")
+    numbers, page = report(folder, parameter=parameter, baseline="0, 0.001")
+    names = [f"{weight:g}, {rate}" for weight in WEIGHTS for rate in ("0.001", "0.01")]
+    assert [s["setting"] for s in numbers["settings"]] == names
+    expected = np.mean([rising(1.0, seed) for seed in range(8)])
+    assert page.rows["data-setting 1, 0.001"][0] == pytest.approx(expected)
+    assert page.rows["data-setting 1, 0.01"][0] == pytest.approx(0.4)
+    assert "of 5 settings" in numbers["headline"]
+    assert "than energy weight, lr 0, 0.001" in numbers["headline"]
+
+
+def test_points_that_no_seed_repeats_are_no_table(tmp_path: Path) -> None:
+    folder = two_parameters(tmp_path / "sweep-made")
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    del sweep["parameters"][SEED]
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    rows = [{k: v for k, v in row.items() if k != SEED} for row in read_rows(folder)]
+    write_rows(folder, [row for row in rows if int(row["run"].strip("b")[-4:]) % 8 == 0])
+    with pytest.raises(InputError, match=r"varies lr, model\.loss\.energy_weight, and no two"):
+        report(folder)
 
 
 def write_agents_runs(folder: Path) -> Path:
