@@ -16,8 +16,10 @@ from cgfe.report.plots import (
     plot_structures,
     plot_surfaces,
 )
+from cgfe.report.structure import plot_contacts, plot_distributions
 from cgfe.report.trapping import trapping_section
 from cgfe.simulation.results import FreeEnergyResult
+from cgfe.simulation.structure import CONTACT
 
 BETTER = {
     "js": "lower",
@@ -255,6 +257,20 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
                 lambda: plot_structures(result),
                 "Cα traces at the minima marked on the surfaces, the model's superposed on the "
                 "reference's (grey)",
+            )
+        )
+    if len(result.structure_edges):
+        figures.append(
+            figure(
+                lambda: plot_distributions(result),
+                "Distributions of structures, all bonds, angles and dihedrals of a kind together",
+            )
+        )
+        figures.append(
+            figure(
+                lambda: plot_contacts(result),
+                f"Probability that beads three or more bonds apart are within {CONTACT:g} Å, and "
+                "the difference (red: in contact too often)",
             )
         )
     saved = folder / f"prior_fit{suffix}.png"

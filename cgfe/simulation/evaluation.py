@@ -191,7 +191,8 @@ def free_energy_result(
 ) -> FreeEnergyResult:
     """Gather what the report needs of a judgement.
 
-    `simulation` is how it was simulated, and under `trapping` what `trapping_facts` gave.
+    `simulation` is how it was simulated, and under `trapping` and `structure` what
+    `trapping_facts` and `compare_structure` gave.
     """
     _, sampled = reference.ensembles.best_for(judgement.part)
     probability = sampled.probability
@@ -199,7 +200,7 @@ def free_energy_result(
     tica, settled = reference.projection.tica, judgement.equilibrium
     found = judgement.comparison
     simulation = dict(simulation)
-    trapping = simulation.pop("trapping", {})
+    trapping, structure = simulation.pop("trapping", {}), simulation.pop("structure", {})
     if len(judgement.tics):
         trapping = trapping | {"deepest": deepest_bin(probability, judgement.density)}
     return FreeEnergyResult(
@@ -236,6 +237,7 @@ def free_energy_result(
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, tica.project(positions), positions),
         model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
+        **structure,
     )
 
 

@@ -100,8 +100,8 @@ class SimulationResult:
         in column l throughout. No frames if they were handed to `on_frame`.
     starts : array (replicas, N, 3)
         Å, where each replica began.
-    trapping : dict
-        Of `cgfe.simulation.trapping`, where it was asked.
+    trapping, structure : dict
+        Of `cgfe.simulation.trapping` and `cgfe.simulation.structure`, where it was asked.
     acceptance : list of float
         Share of the attempts to trade that did, between neighbouring temperatures.
     seconds : float
@@ -122,6 +122,7 @@ class SimulationResult:
     followed: NDArray[np.int64]
     starts: NDArray[np.floating]
     trapping: dict[str, Any] = field(default_factory=dict)
+    structure: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def replica_steps_per_second(self) -> float:

@@ -58,6 +58,11 @@ class FreeEnergyResult:
         for every model, so that its error cancels in differences.
     structure_tics : array (S, 2)
         Where those minima lie.
+    structure_edges, structure_reference, structure_model : array (5, B + 1), (5, B), (5, B)
+        Distributions of bonds, angles, dihedrals, radius of gyration and RMSD
+        (`cgfe.simulation.structure`); empty in older files.
+    contacts_reference, contacts_model : array (N, N)
+        Probabilities of contacts; empty in older files.
     """
 
     system: str
@@ -83,6 +88,11 @@ class FreeEnergyResult:
     model_structures: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, 0, 3), np.float32)
     )
+    structure_edges: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    structure_reference: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    structure_model: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    contacts_reference: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    contacts_model: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def save(self, folder: str | Path, suffix: str = "") -> None:
         """Write both files into `folder`."""
@@ -191,6 +201,11 @@ _ARRAYS = (
     "structure_tics",
     "reference_structures",
     "model_structures",
+    "structure_edges",
+    "structure_reference",
+    "structure_model",
+    "contacts_reference",
+    "contacts_model",
 )
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cgfe.model.potential import Potential
 from cgfe.progress import Bar
+from cgfe.reference.training_frames import TrainingFrames, every
 from cgfe.simulation.evaluation import simulate
 from cgfe.simulation.langevin import SimulationConfig, SimulationResult
+from cgfe.simulation.structure import MOST_FRAMES, compare_structure
 from cgfe.simulation.trapping import trapping_facts
 from cgfe.training.module import CGForceField
 
@@ -53,7 +56,28 @@ def simulate_together(
         )
     run = run if trainer.world_size == 1 else _gathered(module, run)
     trapping = trapping_facts(potential, module.references[system], run, config.seed or 0)
-    return replace(run, trapping=trapping)
+    return replace(run, trapping=trapping, structure=_structure(trainer, system, run, config))
+
+
+def _structure(
+    trainer: L.Trainer, system: int, run: SimulationResult, config: SimulationConfig
+) -> dict[str, NDArray[np.float64]]:
+    """Compare structures with the frames that the figures are compared with, where there are any.
+
+    While a fit goes on these are the validation frames.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    split = data.splits[system]
+    segments = (split.validation if trainer.validating else split.test) or split.train
+    sampled = TrainingFrames(data.frames[system], segments)
+    chosen = every(MOST_FRAMES, len(sampled.rows))
+    kept = run.positions[int(config.burn_in * len(run.positions)) :, ~run.blown_up]
+    return compare_structure(
+        data.references[system].system,
+        data.frames[system].positions[sampled.rows[chosen]],
+        sampled.weights[chosen],
+        kept.reshape(-1, *kept.shape[2:]),
+    )
 
 
 def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
@@ -103,4 +127,5 @@ def facts_of(
         "epoch": epoch,
         "step": step,
         "trapping": run.trapping,
+        "structure": run.structure,
     }

@@ -13,6 +13,7 @@ import pytest
 
 from cgfe.errors import InputError
 from cgfe.report.run import metric_table, read_metrics, verdict, write_report
+from cgfe.report.structure import plot_contacts, plot_distributions
 from cgfe.report.trapping import plot_bond_scans
 from cgfe.simulation.results import FreeEnergyResult
 
@@ -178,6 +179,47 @@ def test_what_held_the_replicas_is_told_where_it_is_known(run_dir: Path) -> None
     assert "deepest bin of the model21 %" in page.text
     assert "foldings" not in page.text
     assert page.count("img") == 4
+
+
+def structured() -> FreeEnergyResult:
+    """A result with structures, without a native one, and a contact that the model has lost."""
+    edges = np.tile(np.linspace(0, 10, 11), (5, 1))
+    reference, model = np.full((5, 10), 0.1), np.tile(np.arange(10) / 45, (5, 1))
+    for array in (edges, reference, model):
+        array[4] = np.nan
+    contacts = np.full((10, 10), np.nan)
+    contacts[0, 9] = contacts[9, 0] = 0.75
+    return replace(
+        make_result(),
+        structure_edges=edges,
+        structure_reference=reference,
+        structure_model=model,
+        contacts_reference=contacts,
+        contacts_model=contacts - 0.5,
+    )
+
+
+def test_structures_are_drawn_where_they_are_known(run_dir: Path) -> None:
+    assert read_page(run_dir).count("img") == 4
+    structured().save(run_dir)
+    page = read_page(run_dir)
+    assert page.count("img") == 6
+    assert "three or more bonds apart are within 8 Å" in page.text
+
+
+def test_distributions_and_contacts_are_drawn_as_they_are() -> None:
+    panels = [axes for axes in plot_distributions(structured()).axes if axes.axison]
+    assert len(panels) == 4  # no RMSD
+    for axes in panels:
+        steps = {patch.get_label(): patch.get_data().values for patch in axes.patches}
+        np.testing.assert_allclose(steps["model"], np.arange(10) / 45)
+        np.testing.assert_allclose(steps["reference"], 0.1)
+    images = [
+        axes.images[0].get_array() for axes in plot_contacts(structured()).axes if axes.images
+    ]
+    reference, model, difference = images[:3]
+    assert (reference[0, 9], model[0, 9], difference[0, 9]) == (0.75, 0.25, -0.5)
+    assert difference.mask.sum() == 98
 
 
 def test_bond_scans_are_drawn_as_they_are() -> None:

@@ -92,6 +92,9 @@ def test_run_directory_holds_everything(folder: Path) -> None:
             low, high = content["intervals"][key]
             assert low <= content[key] <= high, key
         assert isinstance(content["prior"][key], float), key
+    result = FreeEnergyResult.load(run)
+    assert np.isfinite(result.structure_model).all()
+    assert np.nanmax(result.contacts_reference) <= 1
     assert set(content["trapping"]) >= {"share", "memory", "deepest", "bonds"}
     assert (run / "report.html").stat().st_size > 10_000
     assert list((run / "figures").glob("*.png"))
