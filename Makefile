@@ -6,7 +6,7 @@
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (five hours)
 # make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
 # make docs    set up and build the documentation into site/ (warnings are errors)
-# make experiment  the paper's experiment, 99 runs (HOURS on two cores), into results/energy_weight/;
+# make experiment  the paper's experiment, 99 runs (two hours on two idle cores), into results/energy_weight/;
 #              SWEEP=labels: another file of sweeps/. Called again, it goes on
 # make report  draw the newest run's report again
 

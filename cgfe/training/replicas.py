@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,9 @@ from cgfe.simulation.langevin import SimulationConfig, SimulationResult
 from cgfe.simulation.structure import MOST_FRAMES, compare_structure
 from cgfe.simulation.trapping import trapping_facts
 from cgfe.training.module import CGForceField
+
+MOST_BATCHES = 100
+"""Of validation frames, that the prior's force loss is taken from."""
 
 
 def simulate_together(
@@ -106,6 +110,19 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
     )
 
 
+def _prior_force_mse(trainer: L.Trainer) -> float | None:
+    """Return the force loss of the prior alone, of validation frames; None without forces."""
+    total, number = 0.0, 0
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    for batch in islice(data.val_dataloader(), MOST_BATCHES):
+        if "forces" not in batch:
+            return None
+        residual = batch.forces - batch.prior_forces
+        total += float(residual.square().sum())
+        number += residual.numel()
+    return total / number
+
+
 def facts_of(
     trainer: L.Trainer, module: CGForceField, run: SimulationResult, config: SimulationConfig
 ) -> dict[str, Any]:
@@ -123,6 +140,7 @@ def facts_of(
         "kinetic_temperature_kelvin": run.kinetic_temperature,
         "ladder": settings["ladder"],
         "acceptance": run.acceptance,
+        "prior_force_mse": _prior_force_mse(trainer),
         "device": str(module.device),
         "epoch": epoch,
         "step": step,

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cgfe.errors import InputError
-from cgfe.report.run import metric_table, read_metrics, verdict, write_report
+from cgfe.report.run import metric_table, read_metrics, write_report
+from cgfe.report.run_verdict import verdict
 from cgfe.report.structure import plot_contacts, plot_distributions
 from cgfe.report.trapping import plot_bond_scans
 from cgfe.simulation.results import FreeEnergyResult
