@@ -6,6 +6,8 @@
 # make data    sample chignolin again, in small (minutes); make data-full: the whole set (five hours)
 # make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
 # make docs    set up and build the documentation into site/ (warnings are errors)
+# make experiment  the paper's experiment, 99 runs (two hours on two idle cores), into results/energy_weight/;
+#              SWEEP=labels: another file of sweeps/. Called again, it goes on
 # make report  draw the newest run's report again
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all fuzz lint bench docs data data-full report setup
+.PHONY: train test test-all fuzz lint bench docs data data-full experiment report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -72,6 +74,14 @@ data-full: setup
 	$(BIN)/cgfe pack --native folded --runs runs/reference/chignolin_exchange --temperature 300 --output runs/reference/exchange.h5
 	$(BIN)/cgfe reference-report runs/reference/frames.h5 --against runs/reference/exchange.h5 --output runs/reference/convergence.html
 	$(BIN)/cgfe reference --config configs/reference/chignolin_mean_forces.yaml
+
+SWEEP ?= energy_weight
+JOBS ?= 2
+REPORT ?=
+
+experiment: setup
+	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS)
+	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP)
 
 report: setup
 	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)

@@ -30,7 +30,9 @@ def run(words: Sequence[str]) -> None:
     sweep.add_argument(
         "--metric", help="to compare (default: final/js if runs have it, else free_energy/js)"
     )
-    sweep.add_argument("--parameter", help="to tell it against (default: the one that is varied)")
+    sweep.add_argument(
+        "--parameter", help="to tell it against; several as A,B (default: all that are varied)"
+    )
     sweep.add_argument("--baseline", help="value to compare with (default: the smallest)")
     sweep.add_argument(
         "--where",
@@ -39,6 +41,11 @@ def run(words: Sequence[str]) -> None:
         metavar="NAME=VALUE",
         help="runs with this value of another parameter alone; may be given several times",
     )
+    sweep.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help="copy the runs' results there, without checkpoints, with report, figures and commands",
+    )
     options = parser.parse_args(list(words[1:]))
     folder = Path(options.folder)
     from cgfe.experiment.runs import is_sweep
@@ -46,7 +53,7 @@ def run(words: Sequence[str]) -> None:
     if is_sweep(folder):
         _report_sweep(folder, options)
         return
-    for name in ("metric", "parameter", "baseline", "where"):
+    for name in ("metric", "parameter", "baseline", "where", "export"):
         if getattr(options, name):
             raise InputError(f"--{name} is for a sweep, but {folder} is not the folder of one.")
     from cgfe.report.run import write_report
@@ -55,13 +62,17 @@ def run(words: Sequence[str]) -> None:
 
 
 def _report_sweep(folder: Path, options: Namespace) -> None:
+    from cgfe.experiment.export import export_sweep
     from cgfe.experiment.results import parse_where
     from cgfe.experiment.sweep_report import write_sweep_report
 
-    where = parse_where(options.where)
-    report = write_sweep_report(
-        folder, options.output, options.metric, options.parameter, options.baseline, where
-    )
+    chosen = (options.metric, options.parameter, options.baseline, parse_where(options.where))
+    if options.export is None:
+        report = write_sweep_report(folder, options.output, *chosen)
+    elif options.output is None:
+        report = export_sweep(folder, options.export, *chosen)
+    else:
+        raise InputError("--output and --export: expected one of them, as both name the page.")
     print("\n".join([report.headline, *report.sentences]))
     print(f"numbers: {report.numbers}")
     print(f"report: {report.page}")

@@ -18,6 +18,7 @@ from cgfe.experiment.saved import (
     mean_floor,
     read_saved,
 )
+from cgfe.experiment.trapping import trapping_figures
 from cgfe.report.plots import TERM_LABELS
 from cgfe.report.run import BETTER
 
@@ -32,11 +33,11 @@ class SweepResults:
     Attributes
     ----------
     parameter, metric : str
-        As the runs have them.
+        As the runs have them; several parameters with commas between.
     option, name, unit : str
         The same in a sentence, and the figure's unit.
     settings : tuple
-        K values of the parameter, ascending.
+        K values of the parameter, ascending; of several parameters each is a text.
     seeds : tuple
         S of them.
     figures : array (K, S)
@@ -51,6 +52,8 @@ class SweepResults:
         `SweepFigures.resampled`.
     walkers : int, optional
         Of the reference, that the samples were drawn from.
+    trapping : dict
+        Arrays (K, S) of `cgfe.experiment.trapping`.
     """
 
     parameter: str
@@ -66,6 +69,7 @@ class SweepResults:
     floor: Floor | None
     resampled: FloatArray | None
     walkers: int | None
+    trapping: dict[str, FloatArray]
 
     def statistics(self) -> SweepFigures | None:
         """Return what statistics take; None if no setting has two seeds."""
@@ -96,21 +100,22 @@ def gather(
     metric : str, optional
         `final/js` where runs have it, else `free_energy/js`.
     parameter : str, optional
-        The one that is varied beside the seed.
+        The one that is varied beside the seed; several, with commas between, are told together, by
+        default all that are varied.
     where : mapping, optional
         Values of other parameters; runs of other values are left out.
 
     Raises
     ------
     InputError
-        If the metric or parameter is unknown, several parameters are varied, two runs have the
+        If the metric or a parameter is unknown, runs differ in another one too, two runs have the
         same setting and seed, or no run has a figure.
     """
     chosen = _where(sweep, where or {})
-    parameter = _parameter(sweep, chosen, parameter, where or {})
+    names = _parameters(sweep, chosen, parameter, where or {})
     metric = _metric(sweep, chosen, metric)
     values = {run.name: _figure(run, metric) for run in chosen}
-    placed = _placed(chosen, parameter)
+    placed = _placed(chosen, names)
     with_figure = {place: run for place, run in placed.items() if math.isfinite(values[run.name])}
     if not with_figure:
         raise InputError(f"{sweep.folder}: no finished run has a finite {metric}.")
@@ -124,14 +129,14 @@ def gather(
     resampled, walkers = common_samples(figures.shape, saved, metric)
     name, unit = _words(metric)
     tried = {
-        run.parameters[parameter]
+        _setting(run, names)
         for run in sweep.runs
-        if parameter in run.parameters and _has(run, where or {})
+        if set(names) <= run.parameters.keys() and _has(run, where or {})
     }
     return SweepResults(
-        parameter=parameter,
+        parameter=", ".join(names),
         metric=metric,
-        option=parameter.rpartition(".")[2].replace("_", " "),
+        option=", ".join(name.rpartition(".")[2].replace("_", " ") for name in names),
         name=name,
         unit=unit,
         settings=settings,
@@ -142,6 +147,7 @@ def gather(
         floor=mean_floor(saved, metric, walkers),
         resampled=resampled,
         walkers=walkers,
+        trapping=trapping_figures((len(settings), len(seeds)), saved),
     )
 
 
@@ -160,32 +166,44 @@ def _has(run: Run, where: Mapping[str, Setting]) -> bool:
     return all(run.parameters.get(name) == value for name, value in where.items())
 
 
-def _parameter(
+def _parameters(
     sweep: SweepRuns, runs: Sequence[Run], asked: str | None, where: Mapping[str, Setting]
-) -> str:
-    """Return the parameter to tell the figure against, if runs differ in it alone."""
+) -> tuple[str, ...]:
+    """Return the parameters to tell the figure against, if runs differ in them alone."""
     varied = [name for name in sweep.varied if name not in where]
-    if asked is not None and asked not in varied:
-        raise InputError(
-            f"--parameter is {asked}, which the sweep in {sweep.folder} does not vary; expected "
-            f"{_listed(varied) or 'a sweep that varies something beside the seed'}."
-        )
+    names = tuple(varied) if asked is None else tuple(map(str.strip, asked.split(",")))
+    for name in names:
+        if name not in varied:
+            raise InputError(
+                f"--parameter is {name}, which the sweep in {sweep.folder} does not vary; expected "
+                f"{_listed(varied) or 'a sweep that varies something beside the seed'}."
+            )
     if not varied:
         raise InputError(f"{sweep.folder}: the sweep varies nothing beside {SEED}.")
-    if asked is None and len(varied) > 1:
-        raise InputError(
-            f"{sweep.folder}: the sweep varies {_listed(varied)}; choose one by --parameter, and "
-            "give the others by --where NAME=VALUE."
-        )
-    parameter = asked or varied[0]
     for other in varied:
         found = {run.parameters.get(other, "null") for run in runs}
-        if other != parameter and len(found) > 1:
+        if other not in names and len(found) > 1:
             raise InputError(
                 f"{sweep.folder}: the runs differ in {other} too ({_listed(found)}); choose one of "
                 f"these by --where {other}=VALUE."
             )
-    return parameter
+    if (
+        asked is None
+        and len(names) > 1
+        and len({_setting(run, names) for run in runs}) == len(runs)
+    ):
+        raise InputError(
+            f"{sweep.folder}: the sweep varies {_listed(names)}, and no two runs have the same of "
+            "these; choose one by --parameter, and give the others by --where NAME=VALUE."
+        )
+    return names
+
+
+def _setting(run: Run, names: Sequence[str]) -> Setting:
+    """Return a run's value of a parameter, or its values of several as one text."""
+    if len(names) == 1:
+        return run.parameters[names[0]]
+    return ", ".join(text_of(run.parameters[name]) for name in names)
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:
@@ -228,15 +246,15 @@ def _words(metric: str) -> tuple[str, str]:
     return metric, unit
 
 
-def _placed(runs: Sequence[Run], parameter: str) -> dict[tuple[Setting, Setting], Run]:
+def _placed(runs: Sequence[Run], names: Sequence[str]) -> dict[tuple[Setting, Setting], Run]:
     """Return each run by its setting and seed."""
     placed: dict[tuple[Setting, Setting], Run] = {}
     for run in runs:
-        place = (run.parameters[parameter], run.parameters.get(SEED, "default"))
+        place = (_setting(run, names), run.parameters.get(SEED, "default"))
         if place in placed:
             raise InputError(
                 f"{run.folder.parent}: {placed[place].name} and {run.name} are of the same "
-                f"{parameter} {text_of(place[0])} and {SEED} {text_of(place[1])}; "
+                f"{', '.join(names)} {text_of(place[0])} and {SEED} {text_of(place[1])}; "
                 "remove one of them."
             )
         placed[place] = run

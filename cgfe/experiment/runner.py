@@ -80,7 +80,7 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
 
 
 def write_results(study: SweepStudy) -> None:
-    """Write results.csv: one row a run with its state, parameters and last metrics."""
+    """Write results.csv: one row a run with its state, parameters, last metrics and wall time."""
     rows = []
     for trial in study.trials():
         if RUN not in trial.user_attrs:
@@ -96,6 +96,8 @@ def write_results(study: SweepStudy) -> None:
                 **study.sweep.fixed,
                 **trial.params,
                 **metrics,
+                # Of its last start, for one that was interrupted.
+                "seconds": trial.duration.total_seconds() if trial.duration else "",
             }
         )
     columns = list(dict.fromkeys(key for row in rows for key in row))

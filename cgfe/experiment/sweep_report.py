@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cgfe.analysis.intervals import Interval
 from cgfe.experiment.decision import Decision, choose_baseline, decide_results
@@ -13,6 +15,7 @@ from cgfe.experiment.figures import Setting
 from cgfe.experiment.intervals import SettingMean
 from cgfe.experiment.results import SweepResults, gather, text_of
 from cgfe.experiment.runs import FINISHED, SweepRuns, read_runs
+from cgfe.experiment.trapping import TrappingFigure, compare_trapping, trapping_words
 from cgfe.files import replacing
 from cgfe.report.sweep import SweepPage, write_sweep_page
 
@@ -21,12 +24,13 @@ PAGE, NUMBERS = "sweep.html", "sweep.json"
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Where a report was written, and what it says."""
+    """Where a report was written, what it says, and what its page shows."""
 
     page: Path
     numbers: Path
     headline: str
     sentences: tuple[str, ...]
+    drawn: SweepPage
 
 
 def write_sweep_report(
@@ -60,14 +64,19 @@ def write_sweep_report(
     results = gather(runs, metric, parameter, where)
     base = choose_baseline(results, baseline)
     found = decide_results(results, base)
+    trapping = compare_trapping(results.trapping, results.settings.index(base))
+    names = [text_of(setting) for setting in results.settings]
+    words = trapping_words(trapping, names, f"{results.option} {text_of(base)}")
+    found = replace(found, sentences=(*found.sentences, *words))
     page = Path(output) if output is not None else Path(folder) / PAGE
     numbers = page.with_suffix(".json")
     troubles = _troubles(runs, results)
-    write_sweep_page(_page(runs, results, base, found, troubles), page)
+    drawn = _page(runs, results, base, found, trapping, troubles)
+    write_sweep_page(drawn, page)
     with replacing(numbers) as temporary:
-        content = _numbers(runs, results, base, found, troubles)
+        content = _numbers(runs, results, base, found, trapping, troubles)
         temporary.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
-    return SweepReport(page, numbers, found.headline, found.sentences)
+    return SweepReport(page, numbers, found.headline, found.sentences, drawn)
 
 
 def _troubles(runs: SweepRuns, results: SweepResults) -> list[tuple[str, str]]:
@@ -89,6 +98,7 @@ def _page(
     results: SweepResults,
     baseline: Setting,
     found: Decision,
+    trapping: tuple[TrappingFigure, ...],
     troubles: list[tuple[str, str]],
 ) -> SweepPage:
     by_row = {comparison.row: comparison for comparison in found.comparisons}
@@ -127,6 +137,15 @@ def _page(
             }
             for c in found.comparisons
         ],
+        trapping=[
+            {
+                "setting": text_of(setting),
+                "cells": [(f.means[row], f.apart[row]) for f in trapping],
+            }
+            for row, setting in enumerate(results.settings)
+            if trapping
+        ],
+        trapping_heads=[figure.label for figure in trapping],
         facts=_facts(runs, results),
         troubles=troubles,
     )
@@ -143,6 +162,10 @@ def _mean_row(mean: SettingMean, figures: Any) -> dict[str, Any]:
 
 def _facts(runs: SweepRuns, results: SweepResults) -> list[tuple[str, str]]:
     facts = [(f"{state} runs", str(number)) for state, number in runs.states().items()]
+    seconds = [run.metrics["seconds"] for run in runs.finished if "seconds" in run.metrics]
+    if seconds:
+        facts.append(("wall time of a run, median", f"{np.median(seconds):.0f} s"))
+        facts.append(("wall time of all runs", f"{sum(seconds) / 3600:.1f} h"))
     facts += [("metric", results.metric), ("parameter", results.parameter)]
     if results.floor is not None:
         floor = f"{results.floor.mean:.3g}, 95 % below {results.floor.high:.3g} {results.unit}"
@@ -158,6 +181,7 @@ def _numbers(
     results: SweepResults,
     baseline: Setting,
     found: Decision,
+    trapping: tuple[TrappingFigure, ...],
     troubles: list[tuple[str, str]],
 ) -> dict[str, Any]:
     """Return what sweep.json holds."""
@@ -190,6 +214,18 @@ def _numbers(
             {key: value for key, value in asdict(c).items() if key != "row"}
             for c in found.comparisons
         ],
+        "trapping": {
+            figure.key: [
+                {
+                    "setting": setting,
+                    **_ends(figure.means[row]),
+                    "differs_from_baseline": figure.apart[row],
+                    "figures": dict(zip(seeds, map(float, figure.values[row]), strict=True)),
+                }
+                for row, setting in enumerate(results.settings)
+            ]
+            for figure in trapping
+        },
         "trend": None if found.trend is None else asdict(found.trend),
         "better": found.better,
         "worse": found.worse,

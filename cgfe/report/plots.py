@@ -4,7 +4,7 @@ Every function returns a matplotlib Figure that belongs to no window and no glob
 works without a display. Colours of text and frames follow matplotlib's rcParams (`DARK`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -14,7 +14,6 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cgfe.array_types import RealArray
@@ -51,9 +50,6 @@ TERM_LABELS = {
     "split_half_js": "JS between halves of the replicas, nats",
 }
 """Name and unit of each loss term and free-energy metric; a term of the user's own has its name."""
-
-STAGES = ("train", "validation", "test")
-"""All that is logged behind these are loss terms."""
 
 CEILING_KT = 12.0
 """Largest free energy that a colour or axis still tells apart."""
@@ -150,41 +146,6 @@ def plot_structures(result: FreeEnergyResult) -> Figure:
                 _draw_bonds(bottom, reference, bonded, color=FAINT_COLOUR, alpha=0.35, lw=4)
             _draw_trace(bottom, model, bonded, letters)
         _share_window(top, bottom, [x for x in (reference, model) if x is not None])
-    return figure
-
-
-def plot_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw each loss term and free-energy metric against the epoch, one panel each.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Columns as logged (`train/force_mse`, `validation/loss`, `free_energy/js`, for further
-        systems `free_energy/NAME/js`), with `epoch`; a row holds some of them. Columns of other
-        names are no curves.
-    """
-    curves = _curves(rows)
-    columns = min(3, max(len(curves), 1))
-    lines = -(-max(len(curves), 1) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.5 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, (term, series) in zip(panels, curves.items(), strict=False):
-        for name, points in series.items():
-            epochs, values = np.array(points).T
-            # Free-energy metrics are few; a single point would not show as a line.
-            marker = "o" if len(points) < 30 else None
-            style = {"color": mpl.rcParams["text.color"]} if name == "train" else {}
-            axes.plot(epochs, values, marker=marker, ms=3.5, lw=1.5, label=name, **style)
-        values = np.array([value for points in series.values() for _, value in points])
-        if values.min() > 0 and values.max() > 20 * values.min():
-            axes.set_yscale("log")
-        axes.set_title(TERM_LABELS.get(term, term), fontsize=9)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(series) > 1:
-            axes.legend(frameon=False, fontsize=8)
-    for axes in panels[len(curves) :]:
-        axes.set_axis_off()
     return figure
 
 
@@ -302,22 +263,3 @@ def _share_window(top: Axes, bottom: Axes, structures: list[NDArray[np.float64]]
 
 def _say(axes: Axes, sentence: str) -> None:
     axes.text(0.5, 0.5, sentence, transform=axes.transAxes, ha="center", va="center", fontsize=9)
-
-
-def _curves(
-    rows: Sequence[Mapping[str, float]],
-) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Sort finite values into {term: {series: [(epoch, value), ...]}}.
-
-    In TERM_LABELS' order, terms of the user's own last.
-    """
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {term: {} for term in TERM_LABELS}
-    for row in rows:
-        for column, value in row.items():
-            stage, _, rest = column.partition("/")
-            *system, term = rest.split("/")
-            known = term in found or stage in STAGES
-            if known and np.isfinite(value) and "epoch" in row:
-                series = "/".join(system) or {"free_energy": "first system"}.get(stage, stage)
-                found.setdefault(term, {}).setdefault(series, []).append((row["epoch"], value))
-    return {term: series for term, series in found.items() if series}

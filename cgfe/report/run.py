@@ -3,20 +3,23 @@
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cgfe.errors import InputError
+from cgfe.report.curves import plot_curves
 from cgfe.report.pages import data_uri, figure, short, write_page
 from cgfe.report.plots import (
     TERM_LABELS,
-    plot_curves,
     plot_profiles,
     plot_structures,
     plot_surfaces,
 )
+from cgfe.report.run_verdict import COMPARED_WITH, verdict
+from cgfe.report.structure import plot_contacts, plot_distributions
+from cgfe.report.trapping import trapping_section
 from cgfe.simulation.results import FreeEnergyResult
+from cgfe.simulation.structure import CONTACT
 
 BETTER = {
     "js": "lower",
@@ -33,22 +36,12 @@ BETTER = {
 }
 """Which way each metric is good."""
 
-COMPARED_WITH = {
-    "train": "the training frames, which the fit has seen",
-    "validation": "the validation frames",
-    "test": "the test frames",
-}
 PAGE = "report.html.j2"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the figures say, in words."""
-
-    headline: str
-    details: tuple[str, ...]
-    tone: str
-    """`good` (at the floor), `fair` (better than the prior), `bad`."""
+CURVES = (
+    "Loss terms and metrics against epoch. The force MSE is of single frames’ forces, mostly "
+    "thermal noise that no model can remove, so that a good one lies little below the line of "
+    "the prior; the error of mean forces has no such noise, and a perfect model has 0."
+)
 
 
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
@@ -98,7 +91,7 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
         PAGE,
         name=folder.resolve().name,
         systems=[_system(folder, suffix) for suffix in suffixes],
-        curves=figure(lambda: plot_curves(rows), "Loss terms and metrics against epoch")
+        curves=figure(lambda: plot_curves(rows, _priors(folder, suffixes)), CURVES)
         if rows
         else None,
         last_epoch=max((row["epoch"] for row in rows if "epoch" in row), default=None),
@@ -145,99 +138,6 @@ def metric_table(result: FreeEnergyResult) -> str:
     return "\n".join([title, text[0], rule, *text[1:]])
 
 
-def verdict(result: FreeEnergyResult) -> Verdict:
-    """Say in words what the metrics of one system mean."""
-    js, floor = result.metrics.get("js", math.nan), result.floor.get("js", math.nan)
-    prior = result.prior.get("js", math.nan)
-    if not math.isfinite(js):
-        headline = "There is no free-energy error: no simulated frame could be judged."
-        return Verdict(headline, tuple(filter(None, [_blow_ups(result)])), "bad")
-    low, high = result.intervals.get("js", (math.nan, math.nan))
-    headline = f"JS {short(js)}"
-    if math.isfinite(high - low):
-        headline += f" (95 %: {short(low)} to {short(high)})"
-    headline += f" from {COMPARED_WITH[result.compared_with]}"
-    comparisons = []
-    if math.isfinite(floor):
-        most = short(result.floor_high["js"])
-        comparisons.append(f"a perfect model would score {short(floor)}, at most {most}")
-    if prior > 0:
-        comparisons.append(f"the prior alone scores {short(prior)}")
-    headline += (": " if comparisons else "") + ", and ".join(comparisons) + "."
-    best = low <= floor
-    tone = "bad" if js >= prior else "good" if best else "fair"
-    details = [_standing(result, best, prior), _basins(result), _equilibrium(result)]
-    return Verdict(headline, tuple(filter(None, [*details, _blow_ups(result)])), tone)
-
-
-def _standing(result: FreeEnergyResult, best: bool, prior: float) -> str:
-    """Compare with the prior, and with the floor: reached if the interval reaches it."""
-    js, low = result.metrics["js"], result.intervals.get("js", (math.nan,))[0]
-    found = []
-    if math.isfinite(prior):
-        found.append("better than the prior alone" if js < prior else "no better than the prior")
-    if not math.isfinite(low - result.floor.get("js", math.nan)):
-        found.append("how near it is to perfect cannot be told from so few trajectories")
-    elif best:
-        found.append("as good as can be told with these frames and this simulation")
-    else:
-        found.append("a better one could still be told apart")
-    return f"The model is {found[0]}; {found[1]}." if len(found) > 1 else f"The model: {found[0]}."
-
-
-def _basins(result: FreeEnergyResult) -> str:
-    """ΔF is F(folded) - F(unfolded), the model's minus the reference's."""
-    error = result.metrics.get("delta_f_kt", math.nan)
-    if not math.isfinite(error):
-        return ""
-    side = "less" if error > 0 else "more"
-    return (
-        f"The folded state is {short(abs(error))} kT {side} stable against the unfolded one than "
-        "in the reference."
-    )
-
-
-def _equilibrium(result: FreeEnergyResult) -> str:
-    """Say whether twice the time would give the same, and what it would take."""
-    known = result.equilibrium
-    if not known:
-        return "Whether the simulation is at equilibrium is not known."
-    value, low, high = (_signed(known[f"js_change{end}"]) for end in ("", "_low", "_high"))
-    change = (
-        f"from the first half of its time to the second JS changes by {value} "
-        f"(95 %: {low} to {high})"
-    )
-    if known["reached"] == "yes":
-        return f"The simulation is at equilibrium as far as this figure goes: {change}."
-    simulated = result.simulation
-    longer = ""
-    if {"steps", "time_step_ps"} <= simulated.keys():
-        wanted = known["longer"] * simulated["steps"]
-        longer = (
-            f"; it would take about {wanted:,.0f} steps "
-            f"({wanted * simulated['time_step_ps'] / 1000:.3g} ns) a replica or more"
-        )
-    if known["reached"] == "no":
-        return f"The simulation is not at equilibrium, nor any figure of it: {change}{longer}."
-    return f"Whether the simulation is at equilibrium cannot be told: {change}{longer}."
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + short(value)
-
-
-def _blow_ups(result: FreeEnergyResult) -> str:
-    share = result.metrics.get("blown_up", math.nan)
-    if not math.isfinite(share):
-        return ""
-    if share == 0:
-        return "No replica blew up."
-    replicas = result.simulation.get("replicas")
-    if replicas is None:
-        return f"{100 * share:.3g} % of the replicas blew up and are left out."
-    return f"{round(share * replicas)} of {replicas} replicas blew up and are left out."
-
-
 def _system(folder: Path, suffix: str) -> dict[str, Any]:
     result = FreeEnergyResult.load(folder, suffix)
     figures = [
@@ -256,6 +156,20 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
                 "reference's (grey)",
             )
         )
+    if len(result.structure_edges):
+        figures.append(
+            figure(
+                lambda: plot_distributions(result),
+                "Distributions of structures, all bonds, angles and dihedrals of a kind together",
+            )
+        )
+        figures.append(
+            figure(
+                lambda: plot_contacts(result),
+                f"Probability that beads three or more bonds apart are within {CONTACT:g} Å, and "
+                "the difference (red: in contact too often)",
+            )
+        )
     saved = folder / f"prior_fit{suffix}.png"
     if saved.is_file():
         source = data_uri(saved.read_bytes())
@@ -266,6 +180,7 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
         "rows": _rows(result),
         "has_prior": bool(result.prior),
         "figures": figures,
+        "trapping": trapping_section(result.trapping),
         "simulation": _facts(result.simulation),
     }
 
@@ -296,7 +211,11 @@ def _between(ends: tuple[float, float] | None) -> str:
 
 def _facts(simulation: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the simulation's settings and cost as pairs of name and text."""
-    facts = [(key.replace("_", " "), _fact(value)) for key, value in simulation.items()]
+    facts = [
+        (key.replace("_", " "), _fact(value))
+        for key, value in simulation.items()
+        if value is not None
+    ]
     if {"steps", "time_step_ps"} <= simulation.keys():
         length = simulation["steps"] * simulation["time_step_ps"]
         facts.append(("length of a replica ps", _fact(length)))
@@ -307,6 +226,15 @@ def _fact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else short(value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _priors(folder: Path, suffixes: list[str]) -> dict[str, float]:
+    """Return the force loss of the prior alone, of all systems together, where a result has it."""
+    for suffix in suffixes:
+        value = FreeEnergyResult.load(folder, suffix).simulation.get("prior_force_mse")
+        if value is not None:
+            return {"force_mse": value}
+    return {}
 
 
 def _suffixes(folder: Path) -> list[str]:

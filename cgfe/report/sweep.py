@@ -19,6 +19,8 @@ from cgfe.report.plots import MODEL_COLOUR, PRIOR_COLOUR
 
 PAGE = "sweep_report.html.j2"
 FLOOR_COLOUR = "#4cc38a"
+LONGEST_LEVEL = 8
+"""Letters of a setting's name above which all stand upright."""
 SPREAD = 0.18
 """To each side of a setting's place; its seeds stand in their order within."""
 
@@ -49,6 +51,10 @@ class SweepPage:
     floor : Floor, optional
     mean_rows, comparison_rows : sequence of dict
         The tables' rows.
+    trapping_heads : sequence of str
+        Names of figures of trapping; none where no run tells one.
+    trapping : sequence of dict
+        Of each setting: `cells`, a mean and whether it differs from the baseline, for each head.
     facts : sequence of (name, text)
         About the runs.
     troubles : sequence of (run, words)
@@ -72,6 +78,8 @@ class SweepPage:
     floor: Floor | None
     mean_rows: Sequence[dict[str, Any]]
     comparison_rows: Sequence[dict[str, Any]]
+    trapping_heads: Sequence[str]
+    trapping: Sequence[dict[str, Any]]
     facts: Sequence[tuple[str, str]]
     troubles: Sequence[tuple[str, str]]
 
@@ -133,6 +141,8 @@ def _axes(page: SweepPage) -> tuple[Figure, Axes]:
     drawing = Figure(figsize=(max(6.0, 0.7 * len(page.settings) + 1.5), 4.2), layout="constrained")
     axes = drawing.subplots()
     axes.set_xticks(range(len(page.settings)), page.settings)
+    if max(map(len, page.settings)) > LONGEST_LEVEL:
+        axes.tick_params("x", rotation=90)
     axes.set(xlabel=page.option, xlim=(-0.6, len(page.settings) - 0.4))
     return drawing, axes
 

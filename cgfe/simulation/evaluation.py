@@ -29,6 +29,7 @@ from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.langevin import LangevinSimulation, SimulationConfig, SimulationResult
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.simulation.trapping import deepest_bin
 
 MAX_STRUCTURES = 4
 MINIMUM_SEPARATION_BINS = 4
@@ -202,13 +203,28 @@ def free_energy_result(
     judgement: Judgement,
     prior: Judgement | PriorResult | None,
     simulation: dict[str, Any],
+    trapping: dict[str, Any] | None = None,
+    structure: dict[str, NDArray[np.float64]] | None = None,
 ) -> FreeEnergyResult:
-    """Gather what the report needs of a judgement."""
+    """Gather what the report needs of a judgement.
+
+    Parameters
+    ----------
+    system : str
+    reference, judgement, prior
+    simulation : dict
+        How it was simulated.
+    trapping, structure : dict, optional
+        Of `trapping_facts` and `compare_structure`.
+    """
     _, sampled = reference.ensembles.best_for(judgement.part)
     probability = sampled.probability
     minima, positions = surface_minima(sampled), reference.starts.positions
     tica, settled = reference.projection.tica, judgement.equilibrium
     found = judgement.comparison
+    wells = dict(trapping or {})
+    if len(judgement.tics):
+        wells["deepest"] = deepest_bin(probability, judgement.density)
     return FreeEnergyResult(
         system=system,
         metrics=found.metrics,
@@ -233,6 +249,7 @@ def free_energy_result(
             "correlation_times": settled.times,
             "longer": settled.longer,
         },
+        trapping=wells,
         edges=sampled.grid.edges,
         reference=probability,
         model=judgement.density,
@@ -242,6 +259,7 @@ def free_energy_result(
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, tica.project(positions), positions),
         model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
+        **(structure or {}),
     )
 
 

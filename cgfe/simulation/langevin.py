@@ -97,6 +97,11 @@ class SimulationResult:
     last : array (replicas, N, 3), float32
         Å, where all replicas ended, those of each ladder by rising temperature: a start to go on
         from. NaN of those that blew up.
+    followed : int array (frames, ladders)
+        Number of the replica that each frame is of: `positions` without exchange is of replica l
+        in column l throughout. No frames if they were handed to `on_frame`.
+    starts : array (replicas, N, 3)
+        Å, where each replica began.
     acceptance : list of float
         Share of the attempts to trade that did, between neighbouring temperatures.
     seconds : float
@@ -115,6 +120,8 @@ class SimulationResult:
     replicas: int
     last: NDArray[np.float32]
     acceptance: list[float]
+    followed: NDArray[np.int64]
+    starts: NDArray[np.floating]
 
     @property
     def replica_steps_per_second(self) -> float:
@@ -246,6 +253,7 @@ class LangevinSimulation:
         frames = steps // save_interval
         shape = (0 if on_frame else frames, len(start) // length, *start.shape[1:])
         kept = np.empty(shape, dtype=np.float32)
+        followed = np.empty(shape[:2], dtype=np.int64)
         for frame in range(frames):
             for begin, end in pairwise(ends):
                 state.advance(end - begin)
@@ -254,7 +262,7 @@ class LangevinSimulation:
                     state.exchange()
             positions, blown_up = state.cold()
             if on_frame is None:
-                kept[frame] = positions.cpu().numpy()
+                kept[frame], followed[frame] = positions.cpu().numpy(), ladder.cold
             else:
                 on_frame(frame, positions)
             if progress is not None:
@@ -268,6 +276,8 @@ class LangevinSimulation:
             replicas=len(start),
             last=state.last().cpu().numpy().astype(np.float32),
             acceptance=ladder.acceptance,
+            followed=followed,
+            starts=start.cpu().numpy(),
         )
 
 

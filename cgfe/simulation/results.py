@@ -40,6 +40,9 @@ class FreeEnergyResult:
     equilibrium : dict
         `cgfe.analysis.equilibrium`: reached (yes, no, unknown), js_change with its ends,
         correlation_times, longer; empty where it is not known.
+    trapping : dict
+        `cgfe.simulation.trapping`: replicas that never left the state that they began in, the
+        deepest bin, how bonds stretch; empty in older files.
     simulation : dict
         replicas, steps, seconds, replica_steps_per_second, kinetic_temperature_kelvin, seed,
         device, epoch, step.
@@ -55,6 +58,11 @@ class FreeEnergyResult:
         for every model, so that its error cancels in differences.
     structure_tics : array (S, 2)
         Where those minima lie.
+    structure_edges, structure_reference, structure_model : array (5, B + 1), (5, B), (5, B)
+        Distributions of bonds, angles, dihedrals, radius of gyration and RMSD
+        (`cgfe.simulation.structure`); empty in older files.
+    contacts_reference, contacts_model : array (N, N)
+        Probabilities of contacts; empty in older files.
     """
 
     system: str
@@ -70,6 +78,7 @@ class FreeEnergyResult:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     floor_high: dict[str, float] = field(default_factory=dict)
     equilibrium: dict[str, Any] = field(default_factory=dict)
+    trapping: dict[str, Any] = field(default_factory=dict)
     js_resampled: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     residue_names: tuple[str, ...] = ()
     structure_tics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
@@ -79,6 +88,11 @@ class FreeEnergyResult:
     model_structures: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, 0, 3), np.float32)
     )
+    structure_edges: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    structure_reference: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    structure_model: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    contacts_reference: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    contacts_model: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def save(self, folder: str | Path, suffix: str = "") -> None:
         """Write both files into `folder`."""
@@ -90,6 +104,7 @@ class FreeEnergyResult:
             "floor": self.floor,
             "floor_high": self.floor_high,
             "equilibrium": self.equilibrium,
+            "trapping": self.trapping,
             "prior": self.prior,
             "simulation": self.simulation,
             "residue_names": self.residue_names,
@@ -129,6 +144,7 @@ class FreeEnergyResult:
             floor_high=content.pop("floor_high", {}),
             compared_with=content.pop("compared_with", "train"),
             equilibrium=content.pop("equilibrium", {}),
+            trapping=content.pop("trapping", {}),
             prior=content.pop("prior"),
             simulation=content.pop("simulation"),
             residue_names=tuple(content.pop("residue_names")),
@@ -185,13 +201,18 @@ _ARRAYS = (
     "structure_tics",
     "reference_structures",
     "model_structures",
+    "structure_edges",
+    "structure_reference",
+    "structure_model",
+    "contacts_reference",
+    "contacts_model",
 )
 
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -9,6 +9,8 @@ from cgfe.reference.ensembles import Part
 from cgfe.simulation.evaluation import free_energy_result, judge, with_mean_force_error
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.simulation.trapping import trapping_facts
+from cgfe.training.beside import prior_force_mse, structures
 from cgfe.training.figures import show_surfaces
 from cgfe.training.mean_forces import mean_force_errors
 from cgfe.training.module import CGForceField
@@ -54,7 +56,8 @@ def judged_models(
     module = _force_field(trainer)
     results, errors = [], mean_force_errors(trainer, module, part)
     for system, reference in enumerate(module.references):
-        run = replicas.simulate(trainer, module, system, config)
+        potential = module.potential(system)
+        run = replicas.simulate(trainer, module, potential, system, config)
         seed = config.seed or 0
         judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part, seed)
         if name == "free_energy" and trainer.state.fn == "fit":
@@ -64,7 +67,9 @@ def judged_models(
             reference,
             judgement,
             priors[system],
-            facts_of(trainer, module, run, config),
+            facts_of(trainer, module, run, config) | {"prior_force_mse": prior_force_mse(trainer)},
+            trapping_facts(potential, reference, run, seed),
+            structures(trainer, system, judgement),
         )
         if system < len(errors) and (error := errors[system]) is not None:
             result = with_mean_force_error(result, error.model, error.prior)

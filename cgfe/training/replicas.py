@@ -27,10 +27,15 @@ class LastingReplicas:
         self.turn = 0
 
     def simulate(
-        self, trainer: L.Trainer, module: CGForceField, system: int, config: SimulationConfig
+        self,
+        trainer: L.Trainer,
+        module: CGForceField,
+        potential: Potential,
+        system: int,
+        config: SimulationConfig,
     ) -> SimulationResult:
-        """Go on with the replicas of a system on the model as it is now."""
-        potential, last = module.potential(system), self.last.get(system)
+        """Go on with the replicas of a system on the model's potential as it is now."""
+        last = self.last.get(system)
         run = simulate_together(
             trainer, module, potential, system, config, "model", last, self.turn
         )
@@ -97,6 +102,12 @@ def simulate_together(
 def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
     device = module.device
     gather: Callable[[torch.Tensor], Any] = module.all_gather
+    # Each process numbers its replicas from 0.
+    followed, starts = (
+        gather(torch.from_numpy(array).to(device)).cpu().numpy()
+        for array in (run.followed, run.starts)
+    )
+    followed = followed + run.replicas * np.arange(len(followed))[:, None, None]
     positions = gather(torch.from_numpy(run.positions).to(device)).cpu().numpy()
     blown_up = gather(torch.from_numpy(run.blown_up).to(device)).cpu().numpy()
     last = gather(torch.from_numpy(run.last).to(device)).cpu().numpy()
@@ -111,6 +122,8 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
         replicas=run.replicas * len(positions),
         last=np.concatenate(list(last)),
         acceptance=gather(torch.tensor(run.acceptance, device=device)).mean(0).tolist(),
+        followed=np.concatenate(list(followed), axis=1),
+        starts=np.concatenate(list(starts)),
     )
 
 

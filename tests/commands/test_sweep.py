@@ -135,7 +135,7 @@ def _logged(run_dir: Path, key: str) -> list[float]:
 def test_sweep_file_is_the_grid_of_the_paper() -> None:
     sweep = yaml.safe_load((ROOT / SWEEP).read_text())
     assert sweep["method"] == "grid"
-    assert sweep["metric"] == {"name": "free_energy/js", "goal": "minimize"}
+    assert sweep["metric"] == {"name": "final/js", "goal": "minimize"}
     weights = sweep["parameters"]["model.loss.energy_weight"]["values"]
     assert weights == [step / 10 for step in range(11)]
     seeds = sweep["parameters"]["seed_everything"]["values"]
@@ -144,7 +144,8 @@ def test_sweep_file_is_the_grid_of_the_paper() -> None:
     assert sweep["parameters"]["model.loss.energy_target"]["values"] == ["delta"]
     assert sweep["parameters"]["model.loss.gauge"]["values"] == ["fixed"]
     assert "model.loss.force_weight" not in sweep["parameters"]
-    config = yaml.safe_load((ROOT / "configs/chignolin.yaml").read_text())
+    assert "configs/experiment.yaml" in sweep["command"]
+    config = yaml.safe_load((ROOT / "configs/experiment.yaml").read_text())
     assert "force_weight" not in config["model"]["loss"]
     assert len(grid(sweep)) == 11 * len(seeds)
 

@@ -100,6 +100,15 @@ def test_the_papers_sweep_is_read() -> None:
     assert "--model.loss.gauge=fixed" in words
 
 
+def test_the_labels_sweep_has_every_variant_once() -> None:
+    sweep = SweepFile.load(ROOT / "sweeps" / "labels.yaml")
+    points = sweep.grid()
+    assert len(points) == 120
+    assert {len({*point}) for point in points} == {5}
+    assert len({tuple(point.values()) for point in points}) == 120
+    assert len({point["seed_everything"] for point in points}) == 5
+
+
 def test_every_kind_of_parameter(tmp_path: Path) -> None:
     path = sweep_of(tmp_path, method="random", run_cap=2)
     content = yaml.safe_load(path.read_text())

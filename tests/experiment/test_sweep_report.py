@@ -44,7 +44,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.tags.append(tag)
-        for key in ("data-setting", "data-compared"):
+        for key in ("data-setting", "data-compared", "data-trapping"):
             if key in attributes:
                 self.row = f"{key} {attributes[key]}"
                 self.rows[self.row] = []
@@ -102,6 +102,16 @@ def test_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
     )
     assert numbers["runs"] == {"finished": 24}
     assert numbers["floor"] is None
+
+
+def test_wall_times_are_told_where_they_are_known(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    assert "wall time" not in report(folder)[1].text
+    rows = read_rows(folder)
+    write_rows(folder, [row | {"seconds": 100 + n} for n, row in enumerate(rows)])
+    _, page = report(folder)
+    assert "wall time of a run, median112 s" in page.text
+    assert "wall time of all runs0.7 h" in page.text
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -197,6 +207,37 @@ def test_floor_and_the_references_own_error(tmp_path: Path) -> None:
         assert first["difference"] == pytest.approx(second["difference"], abs=1e-9)
 
 
+def trapping_of(weight: float, seed: int) -> dict[str, Any]:
+    """All but the seeds' own is the same at 0 and 0.5; at 1 four of ten more are held."""
+    held = 20 + seed + (40 if weight == 1.0 else seed % 2 if weight == 0.5 else 0)
+    known: dict[str, Any] = {"deepest": {"model": 0.01 * held, "reference": 0.1}}
+    if seed < 7:  # the last seed's simulations had no replica in any state
+        known |= {"began": [60, 40], "stayed": [held, 0], "share": held / 100}
+        known |= {"foldings": 30, "unfoldings": 20, "memory": [None, None, None]}
+    return known
+
+
+def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    write_saved(folder, None)
+    numbers, page = report(folder)
+    assert numbers["trapping"] == {}
+    assert "trapped" not in page.text
+    write_saved(folder, None, trapping=trapping_of)
+    numbers, page = report(folder)
+    assert set(numbers["trapping"]) == {"stayed", "transitions", "deepest"}
+    for row, weight in zip(numbers["trapping"]["stayed"], WEIGHTS, strict=True):
+        shares = np.array([trapping_of(weight, seed)["share"] for seed in range(7)])
+        assert (row["mean"], row["low"], row["high"]) == pytest.approx(interval(shares))
+        assert row["figures"]["7"] is None
+        assert row["differs_from_baseline"] == (weight == 1.0)
+        assert page.rows[f"data-trapping {weight:g}"][:3] == pytest.approx(interval(shares))
+        assert page.rows[f"data-trapping {weight:g}"][3] == 0.5
+    words = "energy weight 0, differs in never left their start’s state: 1 (0.63)"
+    assert words in page.text
+    assert "stretched bonds that fall" not in page.text
+
+
 @pytest.mark.parametrize("lacks", ["samples", "walkers", "one run's", "another figure"])
 def test_samples_that_not_every_run_has_are_not_used(tmp_path: Path, lacks: str) -> None:
     folder = write_sweep(tmp_path / "sweep-made")
@@ -282,8 +323,6 @@ def two_parameters(folder: Path) -> Path:
 
 def test_one_of_several_parameters(tmp_path: Path) -> None:
     folder = two_parameters(tmp_path / "sweep-made")
-    with pytest.raises(InputError, match=r"varies lr, model\.loss\.energy_weight; choose one by"):
-        report(folder)
     with pytest.raises(InputError, match=r"differ in lr too \(0\.001, 0\.01\)"):
         report(folder, parameter=WEIGHT)
     numbers, _ = report(folder, where={"lr": 0.001})
@@ -292,6 +331,30 @@ def test_one_of_several_parameters(tmp_path: Path) -> None:
     numbers, _ = report(folder, parameter="lr", where={WEIGHT: 1.0})
     assert [s["setting"] for s in numbers["settings"]] == [0.001, 0.01]
     assert numbers["settings"][1]["mean"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("parameter", [None, f"{WEIGHT}, lr"])
+def test_several_parameters_are_one_table(tmp_path: Path, parameter: str | None) -> None:
+    folder = two_parameters(tmp_path / "sweep-made")
+    numbers, page = report(folder, parameter=parameter, baseline="0, 0.001")
+    names = [f"{weight:g}, {rate}" for weight in WEIGHTS for rate in ("0.001", "0.01")]
+    assert [s["setting"] for s in numbers["settings"]] == names
+    expected = np.mean([rising(1.0, seed) for seed in range(8)])
+    assert page.rows["data-setting 1, 0.001"][0] == pytest.approx(expected)
+    assert page.rows["data-setting 1, 0.01"][0] == pytest.approx(0.4)
+    assert "of 5 settings" in numbers["headline"]
+    assert "than energy weight, lr 0, 0.001" in numbers["headline"]
+
+
+def test_points_that_no_seed_repeats_are_no_table(tmp_path: Path) -> None:
+    folder = two_parameters(tmp_path / "sweep-made")
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    del sweep["parameters"][SEED]
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    rows = [{k: v for k, v in row.items() if k != SEED} for row in read_rows(folder)]
+    write_rows(folder, [row for row in rows if int(row["run"].strip("b")[-4:]) % 8 == 0])
+    with pytest.raises(InputError, match=r"varies lr, model\.loss\.energy_weight, and no two"):
+        report(folder)
 
 
 def write_agents_runs(folder: Path) -> Path:

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from cgfe.model.prior import PriorEnergy
-from cgfe.report.plots import DARK, plot_curves, plot_profiles, plot_structures, plot_surfaces
+from cgfe.report.curves import plot_curves
+from cgfe.report.plots import DARK, plot_profiles, plot_structures, plot_surfaces
 from cgfe.report.prior_plots import plot_prior_fit
 from cgfe.simulation.results import FreeEnergyResult
 
@@ -161,6 +162,19 @@ def test_curves_sort_columns_into_panels() -> None:
         "ww": 1,
     }
     assert not panels(plot_curves([]))
+
+
+def test_curves_have_the_priors_level_beside_them() -> None:
+    rows = [
+        {"epoch": float(n), "step": float(n), "validation/force_mse": 70.0 - n,
+         "validation/mean_force_mse": 5.0 - n, "validation/mean_force_mse_prior": 8.5}
+        for n in range(3)
+    ]  # fmt: skip
+    shown = panels(plot_curves(rows, {"force_mse": 74.0}))
+    assert list(shown) == ["force MSE, (kcal/mol/Å)²", "error of mean forces, (kcal/mol/Å)²"]
+    for axes, level in zip(shown.values(), (74.0, 8.5), strict=True):
+        (prior,) = (line for line in axes.lines if line.get_label() == "prior alone")
+        assert set(prior.get_ydata()) == {level}
 
 
 def test_dark_style_changes_only_colours(result: FreeEnergyResult) -> None:

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from cgfe.errors import InputError
-from cgfe.report.run import metric_table, read_metrics, verdict, write_report
+from cgfe.report.run import metric_table, read_metrics, write_report
+from cgfe.report.run_verdict import verdict
+from cgfe.report.structure import plot_contacts, plot_distributions
+from cgfe.report.trapping import plot_bond_scans
 from cgfe.simulation.results import FreeEnergyResult
 
 METRICS = {
@@ -36,6 +39,23 @@ SETTLED = {
     "js_change_high": 0.0346,
     "correlation_times": 12.0,
     "longer": 1.0,
+}
+TRAPPING = {
+    "began": [60, 40],
+    "stayed": [45, 0],
+    "share": 0.45,
+    "foldings": 71,
+    "unfoldings": 19,
+    "memory": [0.25, 0.1, 0.4],
+    "deepest": {"model": 0.21, "reference": 0.03, "reference_there": 0.001},
+    "bonds": {
+        "scans": 63,
+        "monotone": 0.75,
+        "largest_fall": 12.5,
+        "stretch": [0.0, 1.0, 2.0],
+        "median": [0.0, 100.0, 400.0],
+        "worst": [0.0, 30.0, 17.5],
+    },
 }
 CSV = (
     "epoch,step,train/loss,validation/loss,free_energy/js,lr-Adam\n"
@@ -135,6 +155,79 @@ def test_page_holds_the_saved_numbers_and_needs_nothing_from_elsewhere(run_dir: 
     said = verdict(make_result())
     assert all(sentence in page.text for sentence in (said.headline, *said.details))
     assert "length of a replica ps40" in page.text
+
+
+def test_what_held_the_replicas_is_told_where_it_is_known(run_dir: Path) -> None:
+    assert "never left" not in read_page(run_dir).text  # as of an older result
+    replace(make_result(), trapping=TRAPPING).save(run_dir)
+    page = read_page(run_dir)
+    for words in (
+        "never left their start’s state45 of 100 replicas (45 %)",
+        "of those that began folded45 of 60 replicas (75 %)",
+        "of those that began unfolded0 of 40 replicas (0 %)",
+        "foldings71",
+        "memory of the start0.25 (95 %: 0.1 to 0.4)",
+        "deepest bin of the model21 %",
+        "the reference there0.1 %",
+        "stretched bonds that rise all the way75 %",
+        "largest fall kcal/mol12.5",
+    ):
+        assert words in page.text, words
+    assert page.count("img") == 5
+    alone = {"deepest": TRAPPING["deepest"]}  # no native structure, all bonds in a ring
+    replace(make_result(), trapping=alone).save(run_dir)
+    page = read_page(run_dir)
+    assert "deepest bin of the model21 %" in page.text
+    assert "foldings" not in page.text
+    assert page.count("img") == 4
+
+
+def structured() -> FreeEnergyResult:
+    """A result with structures, without a native one, and a contact that the model has lost."""
+    edges = np.tile(np.linspace(0, 10, 11), (5, 1))
+    reference, model = np.full((5, 10), 0.1), np.tile(np.arange(10) / 45, (5, 1))
+    for array in (edges, reference, model):
+        array[4] = np.nan
+    contacts = np.full((10, 10), np.nan)
+    contacts[0, 9] = contacts[9, 0] = 0.75
+    return replace(
+        make_result(),
+        structure_edges=edges,
+        structure_reference=reference,
+        structure_model=model,
+        contacts_reference=contacts,
+        contacts_model=contacts - 0.5,
+    )
+
+
+def test_structures_are_drawn_where_they_are_known(run_dir: Path) -> None:
+    assert read_page(run_dir).count("img") == 4
+    structured().save(run_dir)
+    page = read_page(run_dir)
+    assert page.count("img") == 6
+    assert "three or more bonds apart are within 8 Å" in page.text
+
+
+def test_distributions_and_contacts_are_drawn_as_they_are() -> None:
+    panels = [axes for axes in plot_distributions(structured()).axes if axes.axison]
+    assert len(panels) == 4  # no RMSD
+    for axes in panels:
+        steps = {patch.get_label(): patch.get_data().values for patch in axes.patches}
+        np.testing.assert_allclose(steps["model"], np.arange(10) / 45)
+        np.testing.assert_allclose(steps["reference"], 0.1)
+    images = [
+        axes.images[0].get_array() for axes in plot_contacts(structured()).axes if axes.images
+    ]
+    reference, model, difference = images[:3]
+    assert (reference[0, 9], model[0, 9], difference[0, 9]) == (0.75, 0.25, -0.5)
+    assert difference.mask.sum() == 98
+
+
+def test_bond_scans_are_drawn_as_they_are() -> None:
+    (axes,) = plot_bond_scans(TRAPPING["bonds"]).axes
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(lines["median"], [0, 100, 400])
+    np.testing.assert_allclose(lines["falls most"], [0, 30, 17.5])
 
 
 def test_verdict_in_words() -> None:

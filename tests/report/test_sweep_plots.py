@@ -30,6 +30,8 @@ def page(floor: Floor | None = None) -> SweepPage:
         floor=floor,
         mean_rows=(),
         comparison_rows=(),
+        trapping_heads=(),
+        trapping=(),
         facts=(),
         troubles=(),
     )

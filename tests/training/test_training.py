@@ -91,6 +91,10 @@ def test_run_directory_holds_everything(folder: Path) -> None:
             low, high = content["intervals"][key]
             assert low <= content[key] <= high, key
         assert isinstance(content["prior"][key], float), key
+    result = FreeEnergyResult.load(run)
+    assert np.isfinite(result.structure_model).all()
+    assert np.nanmax(result.contacts_reference) <= 1
+    assert set(content["trapping"]) >= {"share", "memory", "deepest", "bonds"}
     assert (run / "report.html").stat().st_size > 10_000
     assert list((run / "figures").glob("*.png"))
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best-0002.ckpt"}
@@ -436,6 +440,7 @@ def test_two_processes_train_and_share_the_replicas(folder: Path) -> None:
     assert printed.count("report: ddp/report.html") == 1
     result = FreeEnergyResult.load(folder / "ddp")
     assert result.simulation["replicas"] == 12  # two whole ladders of three for each process
+    assert 6 < sum(result.trapping["began"]) <= 12  # each process's own are told apart
     step = read_checkpoint(folder / "ddp" / "checkpoints" / "last.ckpt")["global_step"]
     alone = read_checkpoint(folder / "whole" / "checkpoints" / "last.ckpt")["global_step"] / 3
     assert step == alone // 2

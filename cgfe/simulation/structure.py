@@ -1,0 +1,125 @@
+"""Distributions of bonds, angles, dihedrals, size and RMSD, and contacts: model beside sampled."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cgfe.array_types import FloatArray, IntArray, RealArray
+from cgfe.geometry import rmsd
+from cgfe.model.prior import bond_graph_paths
+from cgfe.model.prior_terms import angle_cosines, dihedral_angles, distances
+from cgfe.reference.system import BeadSystem
+
+QUANTITIES = ("bonds", "angles", "dihedrals", "gyration", "rmsd")
+"""Å, degrees, degrees, Å, Å; rows of the arrays. Those of a kind are taken together."""
+BINS = 100
+CONTACT = 8.0
+"""Å between beads three or more bonds apart, up to which they are in contact."""
+MOST_FRAMES = 20_000
+
+Arrays = dict[str, NDArray[np.float64]]
+Coordinate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def compare_structure(
+    system: BeadSystem, sampled: RealArray, weights: FloatArray, model: RealArray
+) -> Arrays:
+    """Return what a report draws of the structures of two ensembles.
+
+    Parameters
+    ----------
+    system : BeadSystem
+    sampled : array (F, N, 3)
+        Å.
+    weights : array (F,)
+        Of the sampled frames.
+    model : array (M, N, 3)
+        At most 20,000 of these, evenly spaced, are looked at.
+
+    Returns
+    -------
+    dict of arrays
+        `structure_edges` (5, B + 1), `structure_reference` and `structure_model` (5, B), densities
+        of `QUANTITIES`, each with 1 as its integral and NaN where the system has no such quantity;
+        `contacts_reference`, `contacts_model` (N, N), probabilities, NaN for near beads. Empty
+        where either ensemble has no frame.
+    """
+    own = model[:: max(1, -(-len(model) // MOST_FRAMES))]
+    if not len(own) or not weights.sum() > 0:
+        return {}
+    both = (_Frames(system, sampled, weights), _Frames(system, own, np.ones(len(own))))
+    shape = (len(QUANTITIES), BINS)
+    edges = np.full((shape[0], BINS + 1), np.nan)
+    densities = [np.full(shape, np.nan) for _ in both]
+    for row, name in enumerate(QUANTITIES):
+        values = [frames.values(name) for frames in both]
+        if values[0].size == 0:
+            continue
+        edges[row] = np.linspace(*_range(values), BINS + 1)
+        for density, found, frames in zip(densities, values, both, strict=True):
+            repeated = np.repeat(frames.weights, found.shape[1])
+            density[row] = np.histogram(found.ravel(), edges[row], weights=repeated)[0]
+            density[row] /= repeated.sum() * (edges[row][1] - edges[row][0])
+    return {
+        "structure_edges": edges,
+        "structure_reference": densities[0],
+        "structure_model": densities[1],
+        "contacts_reference": both[0].contacts(),
+        "contacts_model": both[1].contacts(),
+    }
+
+
+def _range(values: list[FloatArray]) -> tuple[float, float]:
+    low = min(float(v.min()) for v in values)
+    high = max(float(v.max()) for v in values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+class _Frames:
+    """Frames (F, N, 3) of a system, with weights (F,)."""
+
+    def __init__(self, system: BeadSystem, positions: RealArray, weights: FloatArray) -> None:
+        self.system, self.positions, self.weights = system, positions, weights
+        self.paths = bond_graph_paths(system.bonds, positions.shape[1])
+
+    def values(self, name: str) -> FloatArray:
+        """Return a quantity (F, K) of each frame."""
+        if name == "gyration":
+            centred = self.positions - self.positions.mean(axis=1, keepdims=True)
+            return np.sqrt((centred.astype(np.float64) ** 2).sum(axis=2).mean(axis=1))[:, None]
+        if name == "rmsd":
+            native = self.system.native_positions
+            frames = len(self.positions)
+            return (
+                np.zeros((frames, 0)) if native is None else rmsd(self.positions, native)[:, None]
+            )
+        found = self._of(_COORDINATES[name], self.paths[name])
+        if name == "angles":
+            return np.degrees(np.arccos(np.clip(found, -1, 1)))
+        return np.degrees(found) if name == "dihedrals" else found
+
+    def contacts(self) -> FloatArray:
+        """Return the probability (N, N) of each pair's contact."""
+        beads = self.positions.shape[1]
+        found, pairs = np.full((beads, beads), np.nan), self.paths["repulsion"]
+        if len(pairs):
+            near = self._of(distances, pairs) <= CONTACT
+            share = self.weights @ near / self.weights.sum()
+            found[pairs[:, 0], pairs[:, 1]] = found[pairs[:, 1], pairs[:, 0]] = share
+        return found
+
+    def _of(self, coordinate: Coordinate, index: IntArray) -> FloatArray:
+        if not len(index):
+            return np.zeros((len(self.positions), 0))
+        with torch.no_grad():
+            positions = torch.from_numpy(np.ascontiguousarray(self.positions))
+            return coordinate(positions, torch.from_numpy(index)).double().numpy()
+
+
+_COORDINATES: dict[str, Coordinate] = {
+    "bonds": distances,
+    "angles": angle_cosines,
+    "dihedrals": dihedral_angles,
+}

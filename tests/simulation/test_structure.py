@@ -1,0 +1,69 @@
+"""Distributions and contacts are those of the frames that were given."""
+
+import numpy as np
+import pytest
+
+from cgfe.data.frames import CGFrames
+from cgfe.geometry import rmsd
+from cgfe.reference.system import BeadSystem
+from cgfe.simulation.structure import BINS, CONTACT, QUANTITIES, compare_structure
+
+
+def means(arrays: dict[str, np.ndarray], name: str) -> dict[str, float]:
+    """Return the mean of each quantity by its density, which must be normalised."""
+    edges = arrays["structure_edges"]
+    middles, widths = (edges[:, 1:] + edges[:, :-1]) / 2, np.diff(edges, axis=1)
+    density = arrays[f"structure_{name}"]
+    np.testing.assert_allclose((density * widths).sum(axis=1), 1)
+    return dict(zip(QUANTITIES, (density * middles * widths).sum(axis=1), strict=True))
+
+
+def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None:
+    system = BeadSystem.of(tiny)
+    random = np.random.default_rng(0)
+    weights = random.exponential(size=len(tiny))
+    model = tiny.positions[:500] * np.float32(1.1)
+    arrays = compare_structure(system, tiny.positions, weights, model)
+    sampled, own = means(arrays, "reference"), means(arrays, "model")
+    widths = dict(zip(QUANTITIES, np.ptp(arrays["structure_edges"], axis=1) / BINS, strict=True))
+    lengths = np.linalg.norm(np.diff(tiny.positions, axis=1), axis=2)
+    centred = tiny.positions - tiny.positions.mean(axis=1, keepdims=True)
+    size = np.sqrt((centred**2).sum(axis=2).mean(axis=1))
+    assert tiny.native_positions is not None
+    far = rmsd(tiny.positions, tiny.native_positions)
+    for name, values in (("bonds", lengths.mean(axis=1)), ("gyration", size), ("rmsd", far)):
+        expected = np.average(values, weights=weights)
+        assert sampled[name] == pytest.approx(expected, abs=widths[name]), name
+    assert own["bonds"] == pytest.approx(1.1 * lengths[:500].mean(), abs=widths["bonds"])
+    first, second = -np.diff(tiny.positions, axis=1)[:, :-1], np.diff(tiny.positions, axis=1)[:, 1:]
+    cosines = (first * second).sum(axis=2) / lengths[:, :-1] / lengths[:, 1:]
+    angles = np.degrees(np.arccos(cosines)).mean(axis=1)
+    assert sampled["angles"] == pytest.approx(
+        np.average(angles, weights=weights), abs=widths["angles"]
+    )
+    assert own["angles"] == pytest.approx(angles[:500].mean(), abs=widths["angles"])
+
+
+def test_contacts_are_counted_by_weight(tiny: CGFrames) -> None:
+    system = BeadSystem.of(tiny)
+    weights = np.where(np.arange(len(tiny)) < 10, 3.0, 0.0)
+    arrays = compare_structure(system, tiny.positions, weights, tiny.positions[:20])
+    for name, frames in (("reference", tiny.positions[:10]), ("model", tiny.positions[:20])):
+        near = np.linalg.norm(frames[:, :, None] - frames[:, None], axis=3) <= CONTACT
+        expected = near.mean(axis=0)
+        places = np.abs(np.subtract.outer(np.arange(10), np.arange(10)))
+        found = arrays[f"contacts_{name}"]
+        np.testing.assert_allclose(found[places > 2], expected[places > 2])
+        assert np.isnan(found[places <= 2]).all()
+
+
+def test_what_a_system_lacks_is_left_out(tiny: CGFrames, first_beads) -> None:
+    system = BeadSystem.of(first_beads(2))
+    frames = tiny.positions[:50, :2]
+    arrays = compare_structure(system, frames, np.ones(50), frames[:5])
+    known = np.isfinite(arrays["structure_edges"]).all(axis=1)
+    assert dict(zip(QUANTITIES, known, strict=True)) == {
+        "bonds": True, "angles": False, "dihedrals": False, "gyration": True, "rmsd": False
+    }  # fmt: skip
+    assert np.isnan(arrays["contacts_model"]).all()
+    assert compare_structure(system, frames, np.ones(50), frames[:0]) == {}
