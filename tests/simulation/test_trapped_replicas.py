@@ -120,8 +120,7 @@ def test_a_result_keeps_what_held_its_replicas(reference: Reference, tmp_path) -
     assert facts["share"] == sum(facts["stayed"]) / sum(facts["began"])
     assert facts["bonds"]["monotone"] == 1  # the prior's bonds are springs
     judgement = judge(reference, run.positions, run.blown_up, config.burn_in)
-    result = free_energy_result("x", reference, judgement, None, {"steps": 200, "trapping": facts})
-    assert "trapping" not in result.simulation
+    result = free_energy_result("x", reference, judgement, None, {"steps": 200}, facts)
     result.save(tmp_path)
     loaded = FreeEnergyResult.load(tmp_path).trapping
     assert loaded["stayed"] == facts["stayed"]
