@@ -52,6 +52,8 @@ class SweepResults:
         `SweepFigures.resampled`.
     walkers : int, optional
         Of the reference, that the samples were drawn from.
+    runs : dict
+        The run of each (row, column) that has a figure and a saved result of it.
     trapping : dict
         Arrays (K, S) of `cgfe.experiment.trapping`.
     """
@@ -69,6 +71,7 @@ class SweepResults:
     floor: Floor | None
     resampled: FloatArray | None
     walkers: int | None
+    runs: dict[tuple[int, int], Run]
     trapping: dict[str, FloatArray]
 
     def statistics(self) -> SweepFigures | None:
@@ -147,6 +150,7 @@ def gather(
         floor=mean_floor(saved, metric, walkers),
         resampled=resampled,
         walkers=walkers,
+        runs={place: run for place, run in grid.items() if saved[place] is not None},
         trapping=trapping_figures((len(settings), len(seeds)), saved),
     )
 

@@ -19,6 +19,7 @@ from cgfe.errors import InputError
 from cgfe.experiment.results import gather
 from cgfe.experiment.runs import read_runs
 from cgfe.experiment.sweep_report import write_sweep_report
+from cgfe.simulation.results import FreeEnergyResult
 from tests.experiment.made_results import (
     JS,
     SEED,
@@ -236,6 +237,27 @@ def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
     words = "energy weight 0, differs in never left their start’s state: 1 (0.63)"
     assert words in page.text
     assert "stretched bonds that fall" not in page.text
+
+
+def test_surfaces_of_the_middle_runs_are_shown(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    write_saved(folder, None)
+    written = write_sweep_report(folder)
+    assert written.drawn.surfaces == []  # the numbers alone
+    density = np.full((4, 4), 1 / 16)
+    for row in read_rows(folder):
+        value = float(row[JS])
+        FreeEnergyResult(
+            system="x", metrics={"js": value}, floor={}, prior={}, simulation={},
+            edges=(np.arange(5.0), np.arange(5.0)), reference=density, model=density,
+        ).save(folder / Path(row["run"]).name)  # fmt: skip
+    written = write_sweep_report(folder)
+    names = [name for name, _ in written.drawn.surfaces]
+    assert names == ["energy weight 0", "energy weight 0.5", "energy weight 1"]  # 0.5 is lowest
+    middle = sorted(rising(0.0, seed) for seed in range(8))[4]
+    assert written.drawn.surfaces[0][1].metrics["js"] == pytest.approx(middle)
+    images = written.page.read_text(encoding="utf-8").count("data:image/png")
+    assert images == 8  # errors, differences, surfaces, profiles; light and dark
 
 
 @pytest.mark.parametrize("lacks", ["samples", "walkers", "one run's", "another figure"])
