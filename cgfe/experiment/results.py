@@ -206,8 +206,8 @@ def _parameters(
 def _setting(run: Run, names: Sequence[str]) -> Setting:
     """Return a run's value of a parameter, or its values of several as one text."""
     if len(names) == 1:
-        return run.parameters[names[0]]
-    return ", ".join(text_of(run.parameters[name]) for name in names)
+        return run.parameters.get(names[0], "null")
+    return ", ".join(text_of(run.parameters.get(name, "null")) for name in names)
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:
