@@ -52,6 +52,8 @@ class SweepResults:
         `SweepFigures.resampled`.
     walkers : int, optional
         Of the reference, that the samples were drawn from.
+    runs : dict
+        The run of each (row, column) that has a figure and a saved result of it.
     trapping : dict
         Arrays (K, S) of `cgfe.experiment.trapping`.
     """
@@ -69,6 +71,7 @@ class SweepResults:
     floor: Floor | None
     resampled: FloatArray | None
     walkers: int | None
+    runs: dict[tuple[int, int], Run]
     trapping: dict[str, FloatArray]
 
     def statistics(self) -> SweepFigures | None:
@@ -147,6 +150,7 @@ def gather(
         floor=mean_floor(saved, metric, walkers),
         resampled=resampled,
         walkers=walkers,
+        runs={place: run for place, run in grid.items() if saved[place] is not None},
         trapping=trapping_figures((len(settings), len(seeds)), saved),
     )
 
@@ -202,8 +206,8 @@ def _parameters(
 def _setting(run: Run, names: Sequence[str]) -> Setting:
     """Return a run's value of a parameter, or its values of several as one text."""
     if len(names) == 1:
-        return run.parameters[names[0]]
-    return ", ".join(text_of(run.parameters[name]) for name in names)
+        return run.parameters.get(names[0], "null")
+    return ", ".join(text_of(run.parameters.get(name, "null")) for name in names)
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cgfe.analysis.intervals import Interval
+from cgfe.errors import InputError
 from cgfe.experiment.decision import Decision, choose_baseline, decide_results
 from cgfe.experiment.figures import Setting
 from cgfe.experiment.intervals import SettingMean
@@ -18,6 +19,7 @@ from cgfe.experiment.runs import FINISHED, SweepRuns, read_runs
 from cgfe.experiment.trapping import TrappingFigure, compare_trapping, trapping_words
 from cgfe.files import replacing
 from cgfe.report.sweep import SweepPage, write_sweep_page
+from cgfe.simulation.results import FreeEnergyResult
 
 PAGE, NUMBERS = "sweep.html", "sweep.json"
 
@@ -137,6 +139,7 @@ def _page(
             }
             for c in found.comparisons
         ],
+        surfaces=_surfaces(results, base, found),
         trapping=[
             {
                 "setting": text_of(setting),
@@ -149,6 +152,27 @@ def _page(
         facts=_facts(runs, results),
         troubles=troubles,
     )
+
+
+def _surfaces(
+    results: SweepResults, base: int, found: Decision
+) -> list[tuple[str, FreeEnergyResult]]:
+    """Return the run in the middle of its seeds of the baseline, the lowest mean and the last."""
+    best = int(np.nanargmin([mean.mean.value for mean in found.means]))
+    shown = []
+    for row in dict.fromkeys((base, best, len(results.settings) - 1)):
+        columns = [column for place, column in results.runs if place == row]
+        if not columns:
+            continue
+        order = sorted(columns, key=lambda column: results.figures[row, column])
+        run = results.runs[row, order[len(order) // 2]]
+        system = "/".join(results.metric.split("/")[1:-1])
+        try:
+            loaded = FreeEnergyResult.load(run.folder, f"-{system}" if system else "")
+        except InputError:
+            continue  # the figures need its .json alone
+        shown.append((f"{results.option} {text_of(results.settings[row])}", loaded))
+    return shown
 
 
 def _mean_row(mean: SettingMean, figures: Any) -> dict[str, Any]:

@@ -113,6 +113,45 @@ def plot_profiles(result: FreeEnergyResult) -> Figure:
     return figure
 
 
+def plot_sweep_surfaces(runs: Sequence[tuple[str, FreeEnergyResult]]) -> Figure:
+    """Draw the reference and the surfaces of named runs on the same axes and colour levels."""
+    first = runs[0][1]
+    named = [("reference", first.reference), *((name, run.model) for name, run in runs)]
+    columns = min(len(named), 3)
+    lines = -(-len(named) // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.1 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    colours = mpl.colormaps["viridis"]
+    norm = BoundaryNorm(_levels(_free_energy_kt(first.reference)), colours.N, extend="max")
+    for axes, (name, density) in zip(panels.flat, named, strict=False):
+        mesh = _draw_bins(axes, first, _free_energy_kt(density), cmap=colours, norm=norm)
+        axes.set_title(name, fontsize=9)
+        axes.set(xlabel="TIC 1", ylabel="TIC 2")
+    for axes in panels.flat[len(named) :]:
+        axes.set_axis_off()
+    figure.colorbar(mesh, ax=panels, label="free energy, kT")
+    return figure
+
+
+def plot_sweep_profiles(runs: Sequence[tuple[str, FreeEnergyResult]]) -> Figure:
+    """Draw F along each TIC in kT above its minimum: the reference and named runs."""
+    figure = Figure(figsize=(8, 3.3), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    first = runs[0][1]
+    for tic, axes in enumerate(panels):
+        centres = (first.edges[tic][:-1] + first.edges[tic][1:]) / 2
+        reference = _free_energy_kt(first.reference.sum(axis=1 - tic))
+        colour = mpl.rcParams["text.color"]
+        axes.plot(centres, reference, color=colour, lw=2.4, label="reference")
+        for name, run in runs:
+            axes.plot(centres, _free_energy_kt(run.model.sum(axis=1 - tic)), lw=1.6, label=name)
+        axes.set(xlabel=f"TIC {tic + 1}", xlim=first.edges[tic][[0, -1]])
+    panels[0].set(ylabel="free energy, kT")
+    panels[0].set_ylim(bottom=-0.2, top=min(panels[0].get_ylim()[1], CEILING_KT))
+    panels[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
 def plot_structures(result: FreeEnergyResult) -> Figure:
     """Draw reference and model structures at the reference's minima as Cα traces.
 

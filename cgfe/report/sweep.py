@@ -15,9 +15,23 @@ from numpy.typing import NDArray
 from cgfe.analysis.floor import Floor
 from cgfe.analysis.intervals import Interval
 from cgfe.report.pages import figure, write_page
-from cgfe.report.plots import MODEL_COLOUR, PRIOR_COLOUR
+from cgfe.report.plots import (
+    MODEL_COLOUR,
+    PRIOR_COLOUR,
+    plot_sweep_profiles,
+    plot_sweep_surfaces,
+)
+from cgfe.simulation.results import FreeEnergyResult
 
 PAGE = "sweep_report.html.j2"
+SURFACES = (
+    (
+        plot_sweep_surfaces,
+        "Free-energy surfaces on the same axes and colours: the reference, and the run in the "
+        "middle of its seeds of the baseline, of the lowest mean and of the last setting",
+    ),
+    (plot_sweep_profiles, "Free energy along each TIC, of the same runs"),
+)
 FLOOR_COLOUR = "#4cc38a"
 LONGEST_LEVEL = 8
 """Letters of a setting's name above which all stand upright."""
@@ -51,6 +65,8 @@ class SweepPage:
     floor : Floor, optional
     mean_rows, comparison_rows : sequence of dict
         The tables' rows.
+    surfaces : sequence of (name, FreeEnergyResult)
+        Some runs, of the same reference, whose surfaces are shown; may be none.
     trapping_heads : sequence of str
         Names of figures of trapping; none where no run tells one.
     trapping : sequence of dict
@@ -78,6 +94,7 @@ class SweepPage:
     floor: Floor | None
     mean_rows: Sequence[dict[str, Any]]
     comparison_rows: Sequence[dict[str, Any]]
+    surfaces: Sequence[tuple[str, FreeEnergyResult]]
     trapping_heads: Sequence[str]
     trapping: Sequence[dict[str, Any]]
     facts: Sequence[tuple[str, str]]
@@ -105,6 +122,9 @@ def write_sweep_page(page: SweepPage, output: Path) -> Path:
         page=page,
         name=page.name,
         figures=[figure(partial(draw, page), caption) for draw, caption in drawn],
+        surfaces=[figure(partial(draw, page.surfaces), caption) for draw, caption in SURFACES]
+        if page.surfaces
+        else [],
     )
     return output
 

@@ -134,24 +134,24 @@ class FreeEnergyResult:
             content = _with_nan(json.loads(path.read_text()))
             with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
                 arrays = dict(file)
-        except (OSError, ValueError) as error:
+            return cls(
+                system=content.pop("system"),
+                # An older file compared halves of the training frames, which is no floor.
+                floor=content.pop("floor") if "floor_high" in content else {},
+                intervals={k: tuple(v) for k, v in content.pop("intervals", {}).items()},
+                floor_high=content.pop("floor_high", {}),
+                compared_with=content.pop("compared_with", "train"),
+                equilibrium=content.pop("equilibrium", {}),
+                trapping=content.pop("trapping", {}),
+                prior=content.pop("prior"),
+                simulation=content.pop("simulation"),
+                residue_names=tuple(content.pop("residue_names")),
+                metrics={k: v for k, v in content.items() if k != "floor"},
+                edges=(arrays["edges_1"], arrays["edges_2"]),
+                **{name: arrays[name] for name in _ARRAYS if name in arrays},  # type: ignore[arg-type]
+            )
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: no readable free-energy result ({error}).") from None
-        return cls(
-            system=content.pop("system"),
-            # An older file compared halves of the training frames, which is no floor.
-            floor=content.pop("floor") if "floor_high" in content else {},
-            intervals={k: tuple(v) for k, v in content.pop("intervals", {}).items()},
-            floor_high=content.pop("floor_high", {}),
-            compared_with=content.pop("compared_with", "train"),
-            equilibrium=content.pop("equilibrium", {}),
-            trapping=content.pop("trapping", {}),
-            prior=content.pop("prior"),
-            simulation=content.pop("simulation"),
-            residue_names=tuple(content.pop("residue_names")),
-            metrics={k: v for k, v in content.items() if k != "floor"},
-            edges=(arrays["edges_1"], arrays["edges_2"]),
-            **{name: arrays[name] for name in _ARRAYS if name in arrays},  # type: ignore[arg-type]
-        )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from cgfe.errors import InputError
 from cgfe.experiment.results import gather
 from cgfe.experiment.runs import read_runs
 from cgfe.experiment.sweep_report import write_sweep_report
+from cgfe.simulation.results import FreeEnergyResult
 from tests.experiment.made_results import (
     JS,
     SEED,
@@ -30,6 +29,7 @@ from tests.experiment.made_results import (
     write_saved,
     write_sweep,
 )
+from tests.report.browser import WIDTHS, check_layout
 
 
 class Page(HTMLParser):
@@ -126,33 +126,13 @@ def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_page_fits_a_browser(width: int, tmp_path: Path) -> None:
-    """Only tables and figures scroll, within their cards; every image is drawn."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium")
+    """With rows of trapping, and a message of one long word."""
     folder = write_sweep(tmp_path / "sweep-made", failed={(0.5, 2): "a/" + "long/" * 80})
+    write_saved(folder, None, trapping=trapping_of)
     report(folder)
-    html = (folder / "sweep.html").read_text(encoding="utf-8")
-    script = (
-        "<script>addEventListener('load', () => { document.title = [innerWidth, "
-        "document.documentElement.scrollWidth, ...[...document.images].map(i => i.naturalWidth)]"
-        ".join(' ') })</script>"
-    )
-    (tmp_path / "page.html").write_text(html.replace("</body>", script + "</body>"))
-    done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{tmp_path / 'page.html'}"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    title = re.search(r"<title>([\d ]+)</title>", done.stdout)
-    assert title is not None, done.stderr
-    inner, scrolled, *images = map(int, title[1].split())
-    assert inner == width
-    assert scrolled <= inner
-    assert len(images) == 2
-    assert min(images) > 500
+    check_layout(folder / "sweep.html", width, images=2)
 
 
 def test_failed_and_missing_runs_are_told(tmp_path: Path) -> None:
@@ -236,6 +216,27 @@ def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
     words = "energy weight 0, differs in never left their start’s state: 1 (0.63)"
     assert words in page.text
     assert "stretched bonds that fall" not in page.text
+
+
+def test_surfaces_of_the_middle_runs_are_shown(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    write_saved(folder, None)
+    written = write_sweep_report(folder)
+    assert written.drawn.surfaces == []  # the numbers alone
+    density = np.full((4, 4), 1 / 16)
+    for row in read_rows(folder):
+        value = float(row[JS])
+        FreeEnergyResult(
+            system="x", metrics={"js": value}, floor={}, prior={}, simulation={},
+            edges=(np.arange(5.0), np.arange(5.0)), reference=density, model=density,
+        ).save(folder / Path(row["run"]).name)  # fmt: skip
+    written = write_sweep_report(folder)
+    names = [name for name, _ in written.drawn.surfaces]
+    assert names == ["energy weight 0", "energy weight 0.5", "energy weight 1"]  # 0.5 is lowest
+    middle = sorted(rising(0.0, seed) for seed in range(8))[4]
+    assert written.drawn.surfaces[0][1].metrics["js"] == pytest.approx(middle)
+    images = written.page.read_text(encoding="utf-8").count("data:image/png")
+    assert images == 8  # errors, differences, surfaces, profiles; light and dark
 
 
 @pytest.mark.parametrize("lacks", ["samples", "walkers", "one run's", "another figure"])

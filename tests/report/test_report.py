@@ -17,6 +17,7 @@ from cgfe.report.run_verdict import verdict
 from cgfe.report.structure import plot_contacts, plot_distributions
 from cgfe.report.trapping import plot_bond_scans
 from cgfe.simulation.results import FreeEnergyResult
+from tests.report.browser import WIDTHS, check_layout
 
 METRICS = {
     "js": 0.2113,
@@ -206,6 +207,13 @@ def test_structures_are_drawn_where_they_are_known(run_dir: Path) -> None:
     page = read_page(run_dir)
     assert page.count("img") == 6
     assert "three or more bonds apart are within 8 Å" in page.text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_page_fits_a_browser(width: int, run_dir: Path) -> None:
+    """With everything that a run's page can have."""
+    replace(structured(), trapping=TRAPPING).save(run_dir)
+    check_layout(write_report(run_dir), width, images=7)
 
 
 def test_distributions_and_contacts_are_drawn_as_they_are() -> None:

@@ -30,6 +30,7 @@ def page(floor: Floor | None = None) -> SweepPage:
         floor=floor,
         mean_rows=(),
         comparison_rows=(),
+        surfaces=(),
         trapping_heads=(),
         trapping=(),
         facts=(),

@@ -94,6 +94,9 @@ def test_run_directory_holds_everything(folder: Path) -> None:
     result = FreeEnergyResult.load(run)
     assert np.isfinite(result.structure_model).all()
     assert np.nanmax(result.contacts_reference) <= 1
+    # The network's force loss is of the same frames and noise as the prior's.
+    forces = [value for (key, _), value in rows(run).items() if key == "validation/force_mse"]
+    assert content["simulation"]["prior_force_mse"] == pytest.approx(forces[-1], rel=0.5)
     assert set(content["trapping"]) >= {"share", "memory", "deepest", "bonds"}
     assert (run / "report.html").stat().st_size > 10_000
     assert list((run / "figures").glob("*.png"))
