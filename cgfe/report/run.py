@@ -117,14 +117,18 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [merged[step] for step in sorted(merged)]
 
 
+BESIDE = {"prior": "prior alone", "training": "training frames", "floor": "floor"}
+"""What stands beside a model's metrics, and its heading."""
+
+
 def metric_table(result: FreeEnergyResult) -> str:
     """Return the metrics of one system as a plain-text table, for the terminal."""
-    header = ("", "model", "95 %", *(("prior alone",) if result.prior else ()), "floor", "better")
+    beside = {key: name for key, name in BESIDE.items() if getattr(result, key)}
+    header = ("", "model", "95 %", *beside.values(), "better")
     lines = [header]
     for row in _rows(result):
-        values = [short(row["model"]), row["interval"]]
-        values += [short(row["prior"])] if result.prior else []
-        lines.append((row["label"], *values, short(row["floor"]), row["better"]))
+        values = [short(row["model"]), row["interval"], *(short(row[key]) for key in beside)]
+        lines.append((row["label"], *values, row["better"]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
         "  ".join(
@@ -178,7 +182,7 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
         "name": result.system,
         "verdict": verdict(result),
         "rows": _rows(result),
-        "has_prior": bool(result.prior),
+        "beside": {key: name for key, name in BESIDE.items() if getattr(result, key)},
         "figures": figures,
         "trapping": trapping_section(result.trapping),
         "simulation": _facts(result.simulation),
@@ -195,8 +199,7 @@ def _rows(result: FreeEnergyResult) -> list[dict[str, Any]]:
             "better": BETTER.get(key, ""),
             "model": result.metrics[key],
             "interval": _between(result.intervals.get(key)),
-            "prior": result.prior.get(key, math.nan),
-            "floor": result.floor.get(key, math.nan),
+            **{name: getattr(result, name).get(key, math.nan) for name in BESIDE},
         }
         for key in [*known, *(key for key in result.metrics if key not in BETTER)]
     ]

@@ -39,6 +39,8 @@ def verdict(result: FreeEnergyResult) -> Verdict:
     if math.isfinite(floor):
         most = short(result.floor_high["js"])
         comparisons.append(f"a perfect model would score {short(floor)}, at most {most}")
+    if "js" in result.training:
+        comparisons.append(f"the training frames themselves score {short(result.training['js'])}")
     if prior > 0:
         comparisons.append(f"the prior alone scores {short(prior)}")
     headline += (": " if comparisons else "") + ", and ".join(comparisons) + "."

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cgfe.analysis.comparison import Comparison, compare_ensembles, mse_kt2
+from cgfe.analysis.comparison import Comparison, compare_ensembles, compare_totals, mse_kt2
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
 from cgfe.analysis.intervals import Interval
@@ -231,6 +231,7 @@ def free_energy_result(
         intervals=found.intervals,
         floor=found.floor,
         floor_high=found.floor_high,
+        training=_of_training(reference, judgement.part),
         compared_with=judgement.part,
         prior=prior.metrics if prior else {},
         simulation=simulation
@@ -261,6 +262,15 @@ def free_energy_result(
         model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
         **(structure or {}),
     )
+
+
+def _of_training(reference: Reference, part: Part) -> dict[str, float]:
+    """Return what the training frames score against others: what learning them by heart gives."""
+    if part == "train":
+        return {}
+    _, sampled = reference.ensembles.best_for(part)
+    own = reference.ensembles.train.totals()
+    return {k: float(x) for k, x in compare_totals(sampled.totals(), own, sampled.grid).items()}
 
 
 def with_mean_force_error(

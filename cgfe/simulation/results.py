@@ -33,6 +33,9 @@ class FreeEnergyResult:
     floor, floor_high : dict
         What a perfect model would score, in mean and with 95 % at most: js, w1_tic1, w1_tic2,
         delta_f_kt (`cgfe.analysis.comparison`).
+    training : dict
+        What the training frames themselves score against these: what a model scores that has
+        learned their populations by heart. Empty if they are the same, and in older files.
     compared_with : str
         The frames that it was compared with: train, validation or test.
     prior : dict
@@ -77,6 +80,7 @@ class FreeEnergyResult:
     compared_with: str = "validation"
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     floor_high: dict[str, float] = field(default_factory=dict)
+    training: dict[str, float] = field(default_factory=dict)
     equilibrium: dict[str, Any] = field(default_factory=dict)
     trapping: dict[str, Any] = field(default_factory=dict)
     js_resampled: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -103,6 +107,7 @@ class FreeEnergyResult:
             "intervals": self.intervals,
             "floor": self.floor,
             "floor_high": self.floor_high,
+            "training": self.training,
             "equilibrium": self.equilibrium,
             "trapping": self.trapping,
             "prior": self.prior,
@@ -140,6 +145,7 @@ class FreeEnergyResult:
                 floor=content.pop("floor") if "floor_high" in content else {},
                 intervals={k: tuple(v) for k, v in content.pop("intervals", {}).items()},
                 floor_high=content.pop("floor_high", {}),
+                training=content.pop("training", {}),
                 compared_with=content.pop("compared_with", "train"),
                 equilibrium=content.pop("equilibrium", {}),
                 trapping=content.pop("trapping", {}),
