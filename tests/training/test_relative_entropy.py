@@ -1,4 +1,4 @@
-"""Relative entropy: its exact gradient, the effective sample size, and what a simulation changes."""
+"""Relative entropy: its exact gradient, effective sample sizes, and what a simulation changes."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

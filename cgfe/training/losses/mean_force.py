@@ -46,13 +46,13 @@ class MeanForceMatching(LossTerm):
     Notes
     -----
     Of all weighted least squares those by the inverse variance of the residual have the least
-    variance (Aitken). That variance is more than σ_c²: σ_c² is an estimate of few degrees of
-    freedom, and a network cannot fit everything. The mean ⟨σ²⟩ in its place keeps any
-    configuration from counting more than twice one whose error is average. Weights bring no bias:
-    the mean of two halves and their difference, which tells σ_c², are uncorrelated, and independent
-    but for the difference's size where errors are as often positive as negative. Configurations are
-    drawn equally often whatever their weight, so that the estimate is without bias over the draw;
-    which ones a batch draws is a matter of the seed and its number alone.
+    variance (Aitken). That variance is more than σ_c², since σ_c² is an estimate of few degrees of
+    freedom and a network cannot fit everything: with ⟨σ²⟩ in place of that rest no configuration
+    counts more than twice one whose error is average. Weights bring no bias where errors are
+    symmetric: the sign of a mean's error then says nothing of the size of the difference between its
+    two halves, which is all that σ_c² knows. Configurations are drawn equally often, so that the
+    estimate is without bias over the draw; which ones a batch draws is a matter of the seed and its
+    number alone.
     """
 
     log_name = "mean_force_matching_mse"
