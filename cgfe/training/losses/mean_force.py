@@ -49,10 +49,10 @@ class MeanForceMatching(LossTerm):
     variance (Aitken). That variance is more than σ_c², since σ_c² is an estimate of few degrees of
     freedom and a network cannot fit everything: with ⟨σ²⟩ in place of that rest no configuration
     counts more than twice one whose error is average. Weights bring no bias where errors are
-    symmetric: the sign of a mean's error then says nothing of the size of the difference between its
-    two halves, which is all that σ_c² knows. Configurations are drawn equally often, so that the
-    estimate is without bias over the draw; which ones a batch draws is a matter of the seed and its
-    number alone.
+    symmetric: the sign of a mean's error then says nothing of the size of the difference between
+    its two halves, which is all that σ_c² knows. Configurations are drawn equally often, so that
+    the estimate is without bias over the draw; which ones a batch draws is a matter of the seed
+    and its number alone.
     """
 
     log_name = "mean_force_matching_mse"
