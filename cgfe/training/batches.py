@@ -68,21 +68,27 @@ class SystemTensors:
         energy_label, weight, tic_bin, bin_target, surface_bin, system (G,); ptr (G + 1,);
         one_system, which says that all graphs have the same beads.
         """
-        count, beads = len(frames), len(self.bead_types)
-        fields: dict[str, Tensor | bool] = {
-            "one_system": True,
-            "pos": self.positions.index_select(0, frames).flatten(0, 1),
-            "prior_forces": self.prior_forces.index_select(0, frames).flatten(0, 1),
-            "bead_types": self.bead_types.repeat(count),
-            "batch": torch.arange(count).repeat_interleave(beads),
-            "ptr": torch.arange(0, (count + 1) * beads, beads),
-            "system": torch.full((count,), self.system),
-        }
+        fields = {"prior_forces": self.prior_forces.index_select(0, frames).flatten(0, 1)}
         if self.forces is not None:
             fields["forces"] = self.forces.index_select(0, frames).flatten(0, 1)
         for name in SCALARS:
             fields[name] = getattr(self, name).index_select(0, frames)
-        return Batch(**fields)
+        positions = self.positions.index_select(0, frames)
+        return batch_of(positions, self.bead_types, self.system, **fields)
+
+
+def batch_of(positions: Tensor, bead_types: Tensor, system: int, **fields: Tensor) -> Batch:
+    """Return frames (G, N, 3) of the beads (N,) of one system as a `Batch`, with further fields."""
+    (count, beads, _), device = positions.shape, positions.device
+    return Batch(
+        one_system=True,
+        pos=positions.flatten(0, 1),
+        bead_types=bead_types.repeat(count),
+        batch=torch.arange(count, device=device).repeat_interleave(beads),
+        ptr=torch.arange(0, (count + 1) * beads, beads, device=device),
+        system=torch.full((count,), system, device=device),
+        **fields,
+    )
 
 
 class System(Protocol):

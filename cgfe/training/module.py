@@ -1,6 +1,7 @@
 """CGForceField: the LightningModule that wraps CGSchNet with the weighted loss."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.kernels.accuracy import TOLERANCE
 from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
+from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
 from cgfe.training.checkpoint_checks import (
@@ -40,7 +43,7 @@ from cgfe.training.checkpoints import (
     content_of,
     read_checkpoint,
 )
-from cgfe.training.losses import LossConfig, Losses, WeightedLoss
+from cgfe.training.losses import LossConfig, Losses, Setting, Turn, WeightedLoss
 from cgfe.training.schedules import end_as_told, length_of, optimizer_and_schedule
 
 NETWORK = "network."
@@ -105,11 +108,28 @@ class CGForceField(L.LightningModule):
         self._length: int | None = None  # of a cosine schedule, in epochs
 
     def setup(self, stage: str) -> None:
-        """Take over the references from the data module."""
-        self.set_references(self.trainer.datamodule.references, self.trainer.datamodule.names)  # type: ignore[attr-defined]
+        """Take over the references from the data module, and what else terms of the loss need."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.set_references(
+            data.references, data.names, data.mean_forces, data.order_seed, stage == "fit"
+        )
 
-    def set_references(self, references: list[Reference], names: list[str]) -> None:
+    def set_references(
+        self,
+        references: list[Reference],
+        names: list[str],
+        mean_forces: Sequence[CGFrames | None] = (),
+        seed: int = 0,
+        fits: bool = False,
+    ) -> None:
         """Keep what simulation and validation need beside the network.
+
+        Parameters
+        ----------
+        references : list of Reference
+        names : list of str
+        mean_forces, seed, fits
+            Of the loss's `Setting`.
 
         Raises
         ------
@@ -121,7 +141,8 @@ class CGForceField(L.LightningModule):
             self.check_bead_types(name, reference.system.bead_types)
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references))
-            self.loss.attach(self.network, references)
+            evaluate = self.energy_and_forces
+            self.loss.attach(Setting(self.network, references, evaluate, mean_forces, seed, fits))
             self.loss.to(self.device)
         self.loss.check(names, references)
         self.references, self.system_names = list(references), list(names)
@@ -211,24 +232,27 @@ class CGForceField(L.LightningModule):
         if not supported or self.intervals is None:
             return self.network.energy_and_forces(batch)
         types = bead_types_of(batch)
-        with torch.set_grad_enabled(self.training):
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             frames = batch.pos.view(-1, len(types), 3)
             energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
         return energy, forces.flatten(0, 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss of a batch."""
-        return self._step(batch, "train")
+        # Counted over epochs and processes, also of a run that was resumed.
+        trainer: Any = self.trainer
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return self._step(batch, "train", done)["loss"]
 
     def validation_step(self, batch: Batch | None, batch_idx: int) -> None:
         """Log the loss terms of a validation batch, if there are frames."""
         if batch is not None:
-            self._step(batch, "validation")
+            self._step(batch, "validation", batch_idx)
 
     def test_step(self, batch: Batch | None, batch_idx: int) -> None:
         """Log the loss terms of a test batch, if there are frames."""
         if batch is not None:
-            self._step(batch, "test")
+            self._step(batch, "test", batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return energy (G,), forces (G, N, 3), positions (G, N, 3) of prior + network."""
@@ -241,10 +265,11 @@ class CGForceField(L.LightningModule):
             "forces": (forces + batch.prior_forces).unflatten(0, (batch.num_graphs, -1)),
         }
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def _step(self, batch: Batch, stage: Part, number: int) -> dict[str, Tensor]:
         assert self.loss is not None
         batch = self._in_own_precision(batch)
-        terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch)
+        turn = Turn(stage, number * self.trainer.world_size + self.trainer.global_rank)
+        terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch, turn)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
@@ -253,7 +278,7 @@ class CGForceField(L.LightningModule):
             batch_size=batch.num_graphs,
             sync_dist=True,
         )
-        return terms["loss"]
+        return terms
 
     def configure_optimizers(self) -> Any:
         """Return the configured optimizer, with its scheduler if there is one."""

@@ -6,8 +6,10 @@ elsewhere is named by its class path in the config (`model.losses.own`).
 
 from cgfe.training.losses.config import LossConfig, Losses
 from cgfe.training.losses.force import ForceMatching
+from cgfe.training.losses.mean_force import MeanForceMatching
+from cgfe.training.losses.relative_entropy import RelativeEntropy
 from cgfe.training.losses.self_consistent import SelfConsistentEnergy
-from cgfe.training.losses.term import LossTerm, Prediction
+from cgfe.training.losses.term import LossTerm, Prediction, Setting, Turn
 from cgfe.training.losses.weighted import WeightedLoss
 
 __all__ = [
@@ -15,7 +17,11 @@ __all__ = [
     "LossConfig",
     "LossTerm",
     "Losses",
+    "MeanForceMatching",
     "Prediction",
+    "RelativeEntropy",
     "SelfConsistentEnergy",
+    "Setting",
+    "Turn",
     "WeightedLoss",
 ]

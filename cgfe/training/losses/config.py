@@ -8,6 +8,8 @@ from cgfe.training.losses.energy import EnergyMatching
 from cgfe.training.losses.force import ForceMatching
 from cgfe.training.losses.gauge import GaugeKind
 from cgfe.training.losses.mean_energy import MeanEnergyMatching
+from cgfe.training.losses.mean_force import MeanForceMatching
+from cgfe.training.losses.relative_entropy import RelativeEntropy
 from cgfe.training.losses.self_consistent import SelfConsistentEnergy
 from cgfe.training.losses.term import LossTerm
 from cgfe.training.losses.weighted import check
@@ -28,6 +30,12 @@ class Losses:
     self_consistent : SelfConsistentEnergy, optional
         The model's own energies, corrected at each simulation by what its free energy lacks:
         {weight: 1.0, weighted: false, damping: 1.0, cutoff_kt: 4.0, smoothing: 1.0}.
+    mean_force : MeanForceMatching, optional
+        Forces averaged at fixed beads, of `data.mean_forces`: {weight: 1.0, weighted: false,
+        batch_size: 64}.
+    relative_entropy : RelativeEntropy, optional
+        The model's mean energies of frames and of its own simulations: {weight: 1.0, weighted:
+        false, batch_size: 128, least_share: 0.3}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
 
@@ -47,6 +55,8 @@ class Losses:
     energy: EnergyMatching | None = None
     mean_energy: MeanEnergyMatching | None = None
     self_consistent: SelfConsistentEnergy | None = None
+    mean_force: MeanForceMatching | None = None
+    relative_entropy: RelativeEntropy | None = None
     own: dict[str, LossTerm] = field(default_factory=dict)
 
     def terms(self) -> list[LossTerm]:

@@ -1,7 +1,6 @@
 """SelfConsistentEnergy: labels of frames that correct what the model's free energy lacks."""
 
 import copy
-from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -16,7 +15,7 @@ from cgfe.model.schnet import CGSchNet
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
 from cgfe.training.losses.means import group_means, weighted_mean
-from cgfe.training.losses.term import LossTerm, Prediction
+from cgfe.training.losses.term import LossTerm, Prediction, Setting
 from cgfe.units import thermal_energy
 
 
@@ -76,12 +75,12 @@ class SelfConsistentEnergy(LossTerm):
         self._references: list[Reference] = []
         self._fast: dict[int, Potential | FastPotential] = {}
 
-    def attach(self, network: CGSchNet, references: Sequence[Reference]) -> None:
+    def attach(self, setting: Setting) -> None:
         """Make room for a frozen network, and for the correction of each system."""
-        self._references = list(references)
-        self.frozen = copy.deepcopy(network).float().requires_grad_(False)
-        self.register_buffer("rounds", torch.zeros(len(references), dtype=torch.long))
-        for system, reference in enumerate(references):
+        self._references = list(setting.references)
+        self.frozen = copy.deepcopy(setting.network).float().requires_grad_(False)
+        self.register_buffer("rounds", torch.zeros(len(self._references), dtype=torch.long))
+        for system, reference in enumerate(self._references):
             bins = reference.projection.grid.shape
             self.register_buffer(f"correction_{system}", torch.zeros(bins[0] * bins[1] + 1))
 

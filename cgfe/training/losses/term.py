@@ -1,16 +1,48 @@
 """LossTerm: what a term of the loss is given, and what it tells."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.model.schnet import CGSchNet
+from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a loss is trained within; known before the first batch."""
+
+    network: CGSchNet
+    references: Sequence[Reference]
+    """By system"""
+    energy_and_forces: Callable[[Batch], tuple[Tensor, Tensor]]
+    """The network's energies (G,) and forces (A, 3) of further frames of one system, in the way
+    those of a batch are had: in training they can be differentiated in its parameters"""
+    mean_forces: Sequence[CGFrames | None] = ()
+    """By system; empty where there is no data module"""
+    seed: int = 0
+    """Of what a term draws"""
+    fits: bool = False
+    """Whether a fit is about to begin, so that what training needs must be there"""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which of all batches is at hand: what a term draws for it depends on this and the seed."""
+
+    part: Part = "train"
+    number: int = 0
+    """Counted over epochs and processes in training, else over a validation's or test's batches"""
+
+
+FIRST = Turn()
 
 
 @dataclass(frozen=True)
@@ -21,6 +53,7 @@ class Prediction:
     """(G,), kcal/mol"""
     forces: Tensor
     """(A, 3), kcal/mol/Å"""
+    turn: Turn = FIRST
 
 
 class LossTerm(nn.Module, ABC):
@@ -74,8 +107,8 @@ class LossTerm(nn.Module, ABC):
     def prepare(self, num_systems: int) -> None:
         """Make what depends on the number of values of the batch field `system`; called once."""
 
-    def attach(self, network: CGSchNet, references: Sequence[Reference]) -> None:
-        """Take what it needs of the network and the systems' references; called once."""
+    def attach(self, setting: Setting) -> None:
+        """Take what it needs of the network, the references and the data; called once."""
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """See what a simulation of the model as it is now has shown; at validations of a fit."""
@@ -83,9 +116,13 @@ class LossTerm(nn.Module, ABC):
     def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
         """Raise InputError if the references of the systems do not hold what the term needs."""
 
+    def figures(self) -> dict[str, Tensor]:
+        """Return what the last `forward` told beside its value, to be logged by these names."""
+        return {}
+
     @abstractmethod
-    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Return the term, unweighted.
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor | None:
+        """Return the term, unweighted; None where there is nothing to compare with.
 
         Parameters
         ----------
@@ -96,7 +133,7 @@ class LossTerm(nn.Module, ABC):
 
         Returns
         -------
-        Tensor ()
+        Tensor () or None
         """
 
     def frame_weights(self, batch: Batch, like: Tensor) -> Tensor:

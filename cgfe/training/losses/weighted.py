@@ -12,7 +12,7 @@ from cgfe.errors import InputError, require
 from cgfe.model.schnet import CGSchNet
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
-from cgfe.training.losses.term import LossTerm, Prediction
+from cgfe.training.losses.term import FIRST, LossTerm, Prediction, Setting, Turn
 
 
 class LossSettings(Protocol):
@@ -54,10 +54,10 @@ class WeightedLoss(nn.Module):
             if term.weight > 0:
                 term.check(names, references)
 
-    def attach(self, network: CGSchNet, references: Sequence[Reference]) -> None:
-        """Give every term the network and the systems' references."""
+    def attach(self, setting: Setting) -> None:
+        """Give every term what it is trained within."""
         for term in self._terms():
-            term.attach(network, references)
+            term.attach(setting)
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """Show every term what a simulation of the model has shown."""
@@ -69,7 +69,7 @@ class WeightedLoss(nn.Module):
         return {term.log_name: term.extra_repr() for term in self._terms()}
 
     def forward(
-        self, network_energy: Tensor, network_forces: Tensor, batch: Batch
+        self, network_energy: Tensor, network_forces: Tensor, batch: Batch, turn: Turn = FIRST
     ) -> dict[str, Tensor]:
         """Compare the network with the reference of a batch.
 
@@ -81,19 +81,21 @@ class WeightedLoss(nn.Module):
             kcal/mol/Å, without the prior.
         batch : Batch
             See `LossTerm.forward`.
+        turn : Turn
+            Which batch it is.
 
         Returns
         -------
         dict of scalars
             `loss`, and each term under its log name: unweighted, detached, and there also at weight
-            0, unless the batch has no reference for it.
+            0, unless there is no reference for it; and what terms tell beside their value.
 
         Raises
         ------
         InputError
             If a term with a positive weight, or the weighting, lacks its fields.
         """
-        prediction = Prediction(network_energy, network_forces)
+        prediction = Prediction(network_energy, network_forces, turn)
         found: dict[str, Tensor] = {}
         parts = []
         for term in self._terms():
@@ -101,11 +103,14 @@ class WeightedLoss(nn.Module):
                 continue
             # A term of weight 0 is left out, not multiplied: its gradient costs time.
             with torch.set_grad_enabled(torch.is_grad_enabled() and term.weight > 0):
-                value: Tensor = term(prediction, batch)
+                value: Tensor | None = term(prediction, batch)
+            if value is None:
+                continue
             if term.weight > 0:
                 parts.append(term.weight * value)
-            found[term.log_name] = value.detach()
-        return {"loss": torch.stack(parts).sum()} | found
+            found |= {term.log_name: value.detach()} | term.figures()
+        # Without any part a loss is not known, which is no 0 that a best checkpoint may have.
+        return ({"loss": torch.stack(parts).sum()} if parts else {}) | found
 
     def _terms(self) -> list[LossTerm]:
         return [term for term in self.terms.values() if isinstance(term, LossTerm)]

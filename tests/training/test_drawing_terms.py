@@ -1,0 +1,165 @@
+"""Terms that draw for themselves: after a kill, and in two processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from cgfe.data.frames import CGFrames
+from cgfe.model.schnet import CGSchNetConfig
+from cgfe.reference.config import ReferenceConfig
+from cgfe.training.checkpoints import read_checkpoint
+from cgfe.training.datamodule import CGFramesDataModule
+from cgfe.training.losses import ForceMatching, Losses, MeanForceMatching, RelativeEntropy, Turn
+from cgfe.training.module import CGForceField
+from tests.training.test_processes import FIRST_STEP, TWO, ran_apart
+from tests.training.test_training import SIZES, as_mean_forces, cgfe, rows
+
+pytestmark = pytest.mark.slow
+
+LOSSES = """
+data: {mean_forces: means.h5}
+model:
+  loss: null
+  losses:
+    force: {weight: 0.5}
+    mean_force: {weight: 0.5, batch_size: 8}
+    relative_entropy: {weight: 0.5, batch_size: 16, least_share: 0.05}
+trainer: {max_epochs: 3}
+free_energy: {every_n_epochs: 1}
+"""
+WORDS = ("fit", "--config=tiny.yaml", "--config=losses.yaml")
+
+# Checkpoints at every step, and a kill in the middle of the second epoch.
+KILLED_LATER = """
+import os, signal, sys
+from cgfe.training.callbacks import last_checkpoint
+from cgfe.training.module import CGForceField as Field
+last_checkpoint.SECONDS, last_checkpoint.FIRST_LOOK = 0.0, 1
+step = Field.training_step
+def until(self, batch, index):
+    if self.current_epoch == 1 and index == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, index)
+Field.training_step = until
+from cgfe.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def folder(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> Path:
+    """A folder with two configs and a file of mean forces."""
+    as_mean_forces(tiny).save(tmp_path / "means.h5")
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache="cache"))
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    return tmp_path
+
+
+def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
+    """kill -9 in the second epoch, whose configurations are of the first one's end."""
+    cgfe(folder, *WORDS, "--run_dir=whole")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_LATER, *WORDS, "--run_dir=killed"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == -9, done.stdout + done.stderr
+    cgfe(folder, "fit", "--ckpt_path=last", "--run_dir=killed")
+    whole, resumed = (
+        read_checkpoint(folder / name / "checkpoints" / "last.ckpt") for name in ("whole", "killed")
+    )
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
+    assert whole["state_dict"]["loss.terms.relative_entropy_gap.counts"].item() > 16
+    first, second = rows(folder / "whole"), rows(folder / "killed")
+    assert first.keys() == second.keys()
+    found = {key for key, value in first.items() if value > 0}
+    for name in ("mean_force_matching_mse", "relative_entropy_ess"):
+        steps = {step for key, step in found if key == f"train/{name}"}
+        assert len(steps) == (2 if "entropy" in name else 3), "nothing was simulated before"
+    for key, value in first.items():
+        # An epoch's mean that was interrupted is of its rest; the last epoch's is whole.
+        if key[0].startswith("train/") and key[1] == max(step for _, step in first):
+            assert second[key] == pytest.approx(value, rel=1e-6), key
+
+
+def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
+    folder: Path, tiny_file: Path
+) -> None:
+    words = ["--run_dir=two", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0"]
+    done = ran_apart(folder, FIRST_STEP, *WORDS, *TWO, *words, "--free_energy.every_n_epochs=0")
+    output, _ = done.communicate(timeout=200)
+    assert done.returncode == 0, output
+    loaded: dict[str, Any] = {
+        name: torch.load(folder / f"{name}.pt", weights_only=False)
+        for name in ("batch-0", "batch-1", "before", "gradients")
+    }
+    field = CGForceField(
+        CGSchNetConfig(hidden_channels=16, num_filters=16, num_layers=1, num_radial=8),
+        losses=Losses(
+            ForceMatching(0.5),
+            mean_force=MeanForceMatching(0.5, batch_size=8),
+            relative_entropy=RelativeEntropy(0.5),
+        ),
+    )
+    data = CGFramesDataModule(
+        str(tiny_file), 64, ReferenceConfig(tica_lag_ps=5, bins=12, starts=64), 50,
+        cache_dir=str(folder / "cache"), mean_forces=str(folder / "means.h5"),
+    )  # fmt: skip
+    data.setup()
+    field.set_references(data.references, data.names, data.mean_forces, seed=1)
+    field.load_state_dict(loaded["before"])
+    field.train()
+    assert field.loss is not None
+    shares = []
+    for rank in (0, 1):
+        batch = Batch(**loaded[f"batch-{rank}"])
+        terms = field.loss(*field.energy_and_forces(batch), batch, Turn("train", rank))
+        (terms["loss"] / 2).backward()
+        shares.append(terms["mean_force_matching_mse"].item())
+    assert shares[0] != shares[1], "both drew the same"
+    own: dict[str, Tensor | None] = {key: p.grad for key, p in field.named_parameters()}
+    for name, gradient in own.items():
+        assert gradient is not None, name
+        largest = float(gradient.abs().max())
+        torch.testing.assert_close(loaded["gradients"][name], gradient, rtol=1e-4,
+                                   atol=1e-5 * largest)  # fmt: skip
+
+
+# Keeps the end of each process.
+BOTH_ENDS = """
+import sys
+import torch
+from cgfe.training.module import CGForceField as Field
+def kept(self):
+    torch.save(self.state_dict(), f"end-{self.global_rank}.pt")
+Field.on_train_end = kept
+from cgfe.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_agree_on_what_holds(folder: Path) -> None:
+    words = [*TWO, "--run_dir=two", "--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
+    done = ran_apart(folder, BOTH_ENDS, *WORDS, *words)
+    output, _ = done.communicate(timeout=300)
+    assert done.returncode == 0, output
+    ends = [torch.load(folder / f"end-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+    positions = ends[0]["loss.terms.relative_entropy_gap.positions_0"]
+    count = int(ends[0]["loss.terms.relative_entropy_gap.counts"])
+    assert len(np.unique(positions[:count].numpy(), axis=0)) == count > 16
+    logged = rows(folder / "two")
+    assert [value > 0 for (key, _), value in sorted(logged.items(), key=lambda x: x[0][1])
+            if key == "train/relative_entropy_ess"] == [False, True]  # fmt: skip
