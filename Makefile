@@ -80,8 +80,8 @@ JOBS ?= 2
 REPORT ?=
 
 experiment: setup
-	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS)
-	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP)
+	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS); swept=$$?; \
+	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP) && exit $$swept
 
 report: setup
 	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)

@@ -1,8 +1,10 @@
 """What is checked of a fit before anything is computed."""
 
+import math
 from typing import Any
 
 from cgfe.data.file_format import require_forces
+from cgfe.errors import InputError
 from cgfe.training.arrays import beads_of
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
@@ -24,6 +26,27 @@ def check_files(model: CGForceField, data: CGFramesDataModule) -> None:
             require_forces(data.paths, f"{term.option} is {term.weight:g}")
     for name, path in zip(data.names, data.paths, strict=True):
         model.check_bead_types(name, beads_of(path)[1])
+
+
+def check_simulations(model: CGForceField, callbacks: list[Any], epochs: int | None) -> None:
+    """Check that a term that learns from simulations sees one before the fit ends.
+
+    Raises
+    ------
+    InputError
+        Naming the term and the interval of the simulations.
+    """
+    intervals = [x.every_n_epochs for x in callbacks if isinstance(x, FreeEnergyValidation)]
+    limit = math.inf if epochs is None or epochs < 0 else epochs
+    if any(0 < every < limit for every in intervals):
+        return
+    for term in model.loss_config.terms():
+        if term.weight > 0 and term.needs_simulations:
+            raise InputError(
+                f"{term.option} is {term.weight:g}, a term that learns from simulations alone, but "
+                f"free_energy.every_n_epochs is {intervals[0] if intervals else 0}; expected at "
+                "least 1 and less than trainer.max_epochs."
+            )
 
 
 def check_monitor(model: CGForceField, data: CGFramesDataModule, callbacks: list[Any]) -> None:

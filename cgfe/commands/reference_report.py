@@ -18,7 +18,7 @@ walkers, and an answer in words to each question. Examples:
 def run(words: Sequence[str]) -> None:
     """Analyse the frames and write the page."""
     parser = Parser("reference-report", "Judge the convergence of reference frames.", EPILOG)
-    parser.add_argument("frames", metavar="FILE", help="frames file (.h5), or 'chignolin'")
+    parser.add_argument("frames", metavar="FILE", help="frames file (.h5), 'chignolin' or 'helix'")
     parser.add_argument(
         "--against", metavar="FILE", help="frames sampled independently, a second way to check by"
     )

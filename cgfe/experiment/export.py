@@ -63,13 +63,14 @@ def export_sweep(
     if not (folder / SWEEP_COPY).is_file():
         raise InputError(f"--export: {folder} has no {SWEEP_COPY}, expected one of `cgfe sweep`.")
     _check(folder, target)
+    # First, as the mark of what the folder holds: whatever stops an export, it can be made again.
+    with replacing(target / SWEEP_COPY) as temporary:
+        shutil.copyfile(folder / SWEEP_COPY, temporary)
     runs = read_runs(folder)
     for run in runs.runs:
         for path in (path for pattern in KEPT for path in sorted(run.folder.glob(pattern))):
             with replacing(target / run.name / path.name) as temporary:
                 shutil.copyfile(path, temporary)
-    with replacing(target / SWEEP_COPY) as temporary:
-        shutil.copyfile(folder / SWEEP_COPY, temporary)
     _copy_results(folder / RESULTS, target / RESULTS)
     report = write_sweep_report(target, None, metric, parameter, baseline, where)
     for name, draw in (("errors", plot_errors), ("differences", plot_differences)):
@@ -95,7 +96,7 @@ def _check(folder: Path, target: Path) -> None:
     if not target.is_dir() or not any(target.iterdir()):
         return
     copy = target / SWEEP_COPY
-    if not (target / MADE).is_file() or copy.read_bytes() != (folder / SWEEP_COPY).read_bytes():
+    if not copy.is_file() or copy.read_bytes() != (folder / SWEEP_COPY).read_bytes():
         raise InputError(
             f"--export: {target} holds something else than an export of {folder}; expected a new "
             "folder."

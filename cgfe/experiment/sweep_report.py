@@ -157,9 +157,12 @@ def _page(
 def _surfaces(
     results: SweepResults, base: int, found: Decision
 ) -> list[tuple[str, FreeEnergyResult]]:
-    """Return the run in the middle of its seeds of the baseline, the lowest mean and the last."""
+    """Return the run in the middle of its seeds of the baseline, the lowest mean and the last.
+
+    Those of another grid than the first's, or another reference, cannot stand on its axes.
+    """
     best = int(np.nanargmin([mean.mean.value for mean in found.means]))
-    shown = []
+    shown: list[tuple[str, FreeEnergyResult]] = []
     for row in dict.fromkeys((base, best, len(results.settings) - 1)):
         columns = [column for place, column in results.runs if place == row]
         if not columns:
@@ -171,8 +174,15 @@ def _surfaces(
             loaded = FreeEnergyResult.load(run.folder, f"-{system}" if system else "")
         except InputError:
             continue  # the figures need its .json alone
+        if shown and not _same_reference(loaded, shown[0][1]):
+            continue
         shown.append((f"{results.option} {text_of(results.settings[row])}", loaded))
     return shown
+
+
+def _same_reference(one: FreeEnergyResult, other: FreeEnergyResult) -> bool:
+    pairs = [*zip(one.edges, other.edges, strict=True), (one.reference, other.reference)]
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _mean_row(mean: SettingMean, figures: Any) -> dict[str, Any]:
@@ -189,7 +199,7 @@ def _facts(runs: SweepRuns, results: SweepResults) -> list[tuple[str, str]]:
     seconds = [run.metrics["seconds"] for run in runs.finished if "seconds" in run.metrics]
     if seconds:
         facts.append(("wall time of a run, median", f"{np.median(seconds):.0f} s"))
-        facts.append(("wall time of all runs", f"{sum(seconds) / 3600:.1f} h"))
+        facts.append(("wall time of finished runs", f"{sum(seconds) / 3600:.1f} h"))
     facts += [("metric", results.metric), ("parameter", results.parameter)]
     if results.floor is not None:
         floor = f"{results.floor.mean:.3g}, 95 % below {results.floor.high:.3g} {results.unit}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from cgfe.analysis.intervals import Interval
 from cgfe.array_types import FloatArray
@@ -27,8 +28,7 @@ class TrappingFigure:
     means : tuple of Interval
         Over seeds, of each setting.
     apart : tuple of bool
-        Whether the paired differences from the baseline have a 95 % interval without zero, each
-        setting by itself.
+        Whether the paired differences of each setting from the baseline are more than chance.
     """
 
     key: str
@@ -92,18 +92,31 @@ def _read(read: Callable[[Mapping[str, Any]], float], trapping: Mapping[str, Any
 def compare_trapping(
     figures: Mapping[str, FloatArray], baseline: int
 ) -> tuple[TrappingFigure, ...]:
-    """Return means over seeds, and which settings differ from the baseline's row."""
+    """Return means over seeds, and which settings differ from the baseline's row.
+
+    They differ where a t test of the paired differences has p < 0.05 / N, with N comparisons in
+    all (Bonferroni): that any of them does by chance has 5 %.
+    """
     found = []
+    number = max(1, len(figures) * (len(next(iter(figures.values()), [])) - 1))
     for key, values in figures.items():
         apart = []
         for row in values:
             paired = row - values[baseline]
             known = paired[np.isfinite(paired)]
-            interval = mean_interval(known)
-            apart.append(len(known) >= FEWEST_SEEDS and not interval.contains(0.0))
+            apart.append(len(known) >= FEWEST_SEEDS and _chance(known) < 0.05 / number)
         means = tuple(mean_interval(row[np.isfinite(row)]) for row in values)
         found.append(TrappingFigure(key, FIGURES[key][0], values, means, tuple(apart)))
     return tuple(found)
+
+
+def _chance(differences: FloatArray) -> float:
+    """Return the two-sided p of a t test that their mean is 0."""
+    mean = float(differences.mean())
+    error = float(differences.std(ddof=1)) / len(differences) ** 0.5
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
 
 
 def trapping_words(

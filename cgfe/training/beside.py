@@ -37,13 +37,18 @@ def structures(
 
 
 def prior_force_mse(trainer: L.Trainer) -> float | None:
-    """Return the force loss of the prior alone, of validation frames; None without forces."""
+    """Return the force loss of the prior alone, of validation frames; None without forces.
+
+    Of this process's share of them, as they count in plain `force_mse`.
+    """
     total, number = 0.0, 0
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if not data.systems:  # gone
+        return None
     for batch in islice(data.val_dataloader(), MOST_BATCHES):
         if "forces" not in batch:
             return None
         residual = batch.forces - batch.prior_forces
         total += float(residual.square().sum())
         number += residual.numel()
-    return total / number if number else None
+    return total / number

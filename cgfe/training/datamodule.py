@@ -51,7 +51,7 @@ class CGFramesDataModule(L.LightningDataModule):
     Parameters
     ----------
     frames : str or list of str
-        Frames files (.h5), or `chignolin` for the embedded set.
+        Frames files (.h5), or `chignolin` or `helix` for an embedded set.
     batch_size : int
         Frames per optimizer step and process.
     reference : ReferenceConfig

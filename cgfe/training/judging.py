@@ -55,6 +55,7 @@ def judged_models(
     """
     module = _force_field(trainer)
     results, errors = [], mean_force_errors(trainer, module, part)
+    shared = {"prior_force_mse": prior_force_mse(trainer), "validations_before": replicas.turn}
     for system, reference in enumerate(module.references):
         potential = module.potential(system)
         run = replicas.simulate(trainer, module, potential, system, config)
@@ -67,7 +68,7 @@ def judged_models(
             reference,
             judgement,
             priors[system],
-            facts_of(trainer, module, run, config) | {"prior_force_mse": prior_force_mse(trainer)},
+            facts_of(trainer, module, run, config) | shared,
             trapping_facts(potential, reference, run, seed),
             structures(trainer, system, judgement),
         )

@@ -12,6 +12,7 @@ from cgfe.model.potential import Potential
 from cgfe.progress import Bar
 from cgfe.simulation.evaluation import simulate
 from cgfe.simulation.langevin import SimulationConfig, SimulationResult
+from cgfe.training.checkpoint_checks import reading
 from cgfe.training.module import CGForceField
 
 
@@ -47,8 +48,18 @@ class LastingReplicas:
         return {"last": self.last, "turn": self.turn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.last, self.turn = dict(state["last"]), int(state["turn"])
+        """Go on from what `state_dict` returned.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        with reading("the checkpoint's replicas"):
+            last = {int(system): where.detach().clone() for system, where in state["last"].items()}
+            if any(where.ndim != 3 or where.dtype != torch.float32 for where in last.values()):
+                raise TypeError("replicas are no float32 positions")
+            self.last, self.turn = last, int(state["turn"])
 
 
 def simulate_together(
@@ -78,7 +89,9 @@ def simulate_together(
         How often they were simulated before.
     """
     rank, world_size = trainer.global_rank, trainer.world_size
-    own = None if last is None else last.chunk(world_size)[rank].numpy()
+    # Other processes than before, that cannot share them, start anew.
+    shared = last is not None and len(last) % world_size == 0
+    own = last.chunk(world_size)[rank].numpy() if last is not None and shared else None
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
     with Bar(total=config.steps, desc=f"simulating {name}", disable=not shown, leave=False) as bar:
 

@@ -12,7 +12,7 @@ import pytest
 
 from cgfe.commands.info import describe_frames
 from cgfe.data.beads import bead_types_of
-from cgfe.data.embedded import EMBEDDED_MEAN_FORCES
+from cgfe.data.embedded import EMBEDDED, EMBEDDED_MEAN_FORCES
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 
@@ -41,6 +41,25 @@ def test_embedded_set_has_both_basins_and_provenance(embedded: CGFrames) -> None
     assert "ff14SB, OBC2" in embedded.force_field
     assert "cgfe pack --runs" in embedded.source
     assert "LangevinMiddle" in embedded.source
+
+
+def test_the_embedded_helix_folds_and_unfolds() -> None:
+    from cgfe.analysis.metrics import FOLDED_RMSD
+    from cgfe.geometry import rmsd
+
+    helix = CGFrames.load(EMBEDDED["helix"])
+    assert "".join(name[0] for name in helix.residue_names) == "AAGAAAAGAAAAGAA"  # ALA and GLN
+    assert helix.native_positions is not None
+    distance = rmsd(helix.positions, helix.native_positions)
+    assert 0.1 < (distance <= FOLDED_RMSD).mean() < 0.9
+    parts = [helix.validation_trajectories, helix.test_trajectories]
+    assert [len(part) for part in parts] == [8, 8]
+    for part in parts:  # each with both states
+        own = distance[np.isin(helix.trajectory_index, part)] <= FOLDED_RMSD
+        assert 0.1 < own.mean() < 0.9
+    assert helix.nanoseconds >= 1000
+    assert helix.forces is not None
+    assert "cgfe pack --runs" in helix.source
 
 
 def test_embedded_mean_forces_are_of_the_same_walkers(embedded: CGFrames) -> None:

@@ -111,7 +111,7 @@ def test_wall_times_are_told_where_they_are_known(tmp_path: Path) -> None:
     write_rows(folder, [row | {"seconds": 100 + n} for n, row in enumerate(rows)])
     _, page = report(folder)
     assert "wall time of a run, median112 s" in page.text
-    assert "wall time of all runs0.7 h" in page.text
+    assert "wall time of finished runs0.7 h" in page.text
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_weights_from_the_same_halves_bring_no_bias_and_less_variance() -> None:
 
 def test_what_cannot_be_is_refused(reference: Reference, means: CGFrames) -> None:
     with pytest.raises(InputError, match="batch_size is 0, expected above 0"):
-        MeanForceMatching(batch_size=0)
+        Losses(mean_force=MeanForceMatching(batch_size=0)).check()
     with pytest.raises(InputError, match="the mean forces have no weights"):
         module_of(reference, replace(means, weights=None), weighted=True)
     names = np.unique(means.trajectory_index)

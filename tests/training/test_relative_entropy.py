@@ -268,4 +268,4 @@ def evaluated(module: CGForceField, batch: Batch, turn: Turn) -> dict[str, Tenso
 )
 def test_nonsense_is_refused(make: Callable[[], RelativeEntropy], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        make()
+        Losses(relative_entropy=make()).check()

@@ -22,10 +22,23 @@ from cgfe.simulation.evaluation import Judgement, judge, simulate
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.training.arrays import system_tensors
 from cgfe.training.checkpoints import read_checkpoint
-from cgfe.training.losses import ForceMatching, Losses, Prediction, SelfConsistentEnergy
+from cgfe.training.losses import (
+    ForceMatching,
+    Losses,
+    Prediction,
+    SelfConsistentEnergy,
+    self_consistent,
+)
 from cgfe.training.module import CGForceField
+from cgfe.training.replicas import LastingReplicas
 from cgfe.units import thermal_energy
 from tests.training.test_training import KILLED, SIZES, cgfe, rows
+
+LOSSES = """
+model: {loss: null, losses: {force: {weight: 1.0}, self_consistent: {weight: 0.5}}}
+trainer: {max_epochs: 3}
+free_energy: {every_n_epochs: 1}
+"""
 
 NETWORK = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=6)
 
@@ -158,8 +171,64 @@ def test_a_checkpoint_holds_the_label(
 
 @pytest.mark.parametrize("name", ["damping", "cutoff_kt", "smoothing"])
 def test_nonsense_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} is -1"):
-        SelfConsistentEnergy(**{name: -1.0})
+    with pytest.raises(InputError, match=f"model.losses.self_consistent.{name} is -1"):
+        Losses(self_consistent=SelfConsistentEnergy(**{name: -1.0})).check()
+
+
+@pytest.mark.parametrize("name", ["smoothing", "damping", "cutoff_kt"])
+def test_what_no_correction_can_be_is_told_by_the_command(
+    name: str, tiny_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
+    printed = cgfe(tmp_path, *words, f"--model.losses.self_consistent.{name}=.inf", code=2)
+    assert f"model.losses.self_consistent.{name} is inf" in printed
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("every", [0, 3])
+def test_a_term_without_simulations_is_refused(every: int, tiny_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
+    printed = cgfe(tmp_path, *words, f"--free_energy.every_n_epochs={every}", code=2)
+    assert f"free_energy.every_n_epochs is {every}; expected at least 1 and less" in printed
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_model_that_flew_apart_is_no_label(reference: Reference) -> None:
+    module = module_of(reference)
+    positions = np.repeat(reference.starts.positions[None, :4], 5, axis=0)
+    module.learn(0, judge(reference, positions, np.ones(4, dtype=bool), 0.0, "train"))
+    assert module.loss is not None
+    assert module.loss.terms["self_consistent_mse"].rounds.tolist() == [0]
+
+
+def test_labels_in_inference_mode_without_a_kernel(
+    reference: Reference, batch: Batch, judgement: Judgement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where a default Trainer validates in inference mode."""
+    module = module_of(reference)
+    module.learn(0, judgement)
+    expected = loss_of(module, batch)
+    monkeypatch.setattr(self_consistent, "accelerated", lambda potential, _: potential)
+    other = module_of(reference)
+    other.load_state_dict(module.state_dict())
+    energy, forces = other.network.energy_and_forces(batch)
+    with torch.inference_mode():
+        assert other.loss is not None
+        found = other.loss(energy.clone(), forces.clone(), batch)["self_consistent_mse"]
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_damaged_replicas_of_a_checkpoint_are_told() -> None:
+    replicas = LastingReplicas()
+    for state in ({"last": {}}, {"last": "here", "turn": 1}, {"last": {0: "x"}, "turn": 1}):
+        with pytest.raises(InputError, match="the checkpoint's replicas"):
+            replicas.load_state_dict(state)
+    replicas.load_state_dict({"last": {0: torch.zeros(2, 3, 3)}, "turn": 4})
+    assert replicas.turn == 4
 
 
 def test_a_lost_replica_starts_anew_and_the_others_go_on(reference: Reference) -> None:
@@ -173,13 +242,6 @@ def test_a_lost_replica_starts_anew_and_the_others_go_on(reference: Reference) -
     expected = lost.copy()
     expected[2] = reference.starts.deal(6)[2]
     np.testing.assert_allclose(again.last, expected, atol=1e-3)
-
-
-LOSSES = """
-model: {loss: null, losses: {force: {weight: 1.0}, self_consistent: {weight: 0.5}}}
-trainer: {max_epochs: 3}
-free_energy: {every_n_epochs: 1}
-"""
 
 
 @pytest.mark.slow

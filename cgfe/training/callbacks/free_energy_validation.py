@@ -24,9 +24,9 @@ class FreeEnergyValidation(L.Callback):
 
     The simulation runs on the training device; under DDP each rank runs its share of the
     replicas. Within a fit they go on from where the last validation left them, also when it was
-    killed and is resumed. Logged as `free_energy/<metric>` for the first system and
-    `free_energy/<system>/<metric>` for further ones, with the figure, the cost in seconds and
-    its share of the time since the last validation.
+    killed and is resumed; `cgfe validate` starts anew. Logged as `free_energy/<metric>` for the
+    first system and `free_energy/<system>/<metric>` for further ones, with the figure, the cost
+    in seconds and its share of the time since the last validation.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class FreeEnergyValidation(L.Callback):
         Skip validations between; the last epoch is never skipped. 0 switches all simulations
         off, the final one too.
     compare_prior : bool
-        Simulate the prior alone too, once, before training, with the same budget.
+        Simulate the prior alone too, once, before training, with the budget of one validation.
     final : SimulationConfig, optional
         A longer simulation that ends a fit, judged against the test frames: the run's result,
         logged as `final/<metric>`. By default there is none, and the last validation's stays.
@@ -102,6 +102,7 @@ class FreeEnergyValidation(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate for longer, and compare with the test frames."""
+        self.replicas = LastingReplicas()  # another fit is of another model
         if self.final is None or self.every_n_epochs == 0:
             return
         self.priors = judged_priors(trainer, "test", self.final, self.compare_prior)

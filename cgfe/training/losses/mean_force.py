@@ -59,9 +59,12 @@ class MeanForceMatching(LossTerm):
 
     def __init__(self, weight: float = 1.0, weighted: bool = False, batch_size: int = 64) -> None:
         super().__init__(weight, weighted)
-        require(batch_size > 0, "batch_size", batch_size, "above 0")
         self.batch_size = batch_size
         self._parts: list[dict[Part, Configurations]] = []
+
+    def check_settings(self) -> None:
+        """Check the batch size."""
+        require(self.batch_size > 0, self.key("batch_size"), self.batch_size, "above 0")
 
     def attach(self, setting: Setting) -> None:
         """Take the mean forces of each system, those for training and those held out apart."""

@@ -61,6 +61,7 @@ class RelativeEntropy(LossTerm):
     """
 
     log_name = "relative_entropy_gap"
+    needs_simulations = True
     counts: Tensor
     """(systems,), configurations that are kept"""
     holds: Tensor
@@ -74,10 +75,14 @@ class RelativeEntropy(LossTerm):
         least_share: float = 0.3,
     ) -> None:
         super().__init__(weight, weighted)
-        require(batch_size > 1, "batch_size", batch_size, "above 1")
-        require(0 < least_share < 1, "least_share", least_share, "above 0 and below 1")
         self.batch_size, self.least_share = batch_size, least_share
         self._share = torch.zeros(())
+
+    def check_settings(self) -> None:
+        """Check batch size and share."""
+        require(self.batch_size > 1, self.key("batch_size"), self.batch_size, "above 1")
+        good = 0 < self.least_share < 1
+        require(good, self.key("least_share"), self.least_share, "above 0 and below 1")
 
     def attach(self, setting: Setting) -> None:
         """Make room for the configurations of each system."""
@@ -92,6 +97,8 @@ class RelativeEntropy(LossTerm):
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """Keep configurations that the network has visited, and what it says of them."""
+        if not len(judgement.positions):  # no replica stayed whole
+            return
         generator = torch.Generator().manual_seed(self._setting.seed)
         chosen = torch.randperm(len(judgement.positions), generator=generator)[:KEPT]
         count = len(chosen)

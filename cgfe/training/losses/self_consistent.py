@@ -18,6 +18,9 @@ from cgfe.training.losses.means import group_means, weighted_mean
 from cgfe.training.losses.term import LossTerm, Prediction, Setting
 from cgfe.units import thermal_energy
 
+MOST = 100.0
+"""Of each setting: more is a slip."""
+
 
 @final
 class SelfConsistentEnergy(LossTerm):
@@ -30,9 +33,9 @@ class SelfConsistentEnergy(LossTerm):
 
     with F_ref of the training frames and F_k of the simulation at the validation k: iterative
     Boltzmann inversion (Reith et al. 2003) along the TICs in the form of arXiv 2509.14600's loss.
-    Its fixed point is F_k = F_ref, while forces decide on all that the TICs do not tell. Before the
-    first validation that simulates it is 0. Constants are free: each system's mean residual in
-    the batch is removed.
+    By itself it rests where F_k = F_ref, on the grid; with forces, that decide on all that the TICs
+    do not tell, where their pulls on the network balance. Before the first validation that
+    simulates it is 0. Constants are free: each system's mean residual in the batch is removed.
 
     Reads `surface_bin` (G,), the flat bin of the surface's grid, -1 outside.
 
@@ -51,12 +54,14 @@ class SelfConsistentEnergy(LossTerm):
 
     Notes
     -----
-    F_k has the sampling error of a simulation: it is what remains of the free-energy error. The
-    frozen network U_k and the correction are buffers, so that a resumed fit goes on with them.
+    A label costs as much as the energy and forces of a frame: a fifth of a training step. F_k has
+    the sampling error of a simulation: it is what remains of the free-energy error. The frozen
+    network U_k and the correction are buffers, so that a resumed fit goes on with them.
     """
 
     log_name = "self_consistent_mse"
     fields = ("surface_bin",)
+    needs_simulations = True
     rounds: Tensor
 
     def __init__(
@@ -68,17 +73,23 @@ class SelfConsistentEnergy(LossTerm):
         smoothing: float = 1.0,
     ) -> None:
         super().__init__(weight, weighted)
-        require(damping > 0, "damping", damping, "above 0")
-        require(cutoff_kt > 0, "cutoff_kt", cutoff_kt, "above 0")
-        require(smoothing >= 0, "smoothing", smoothing, "0 or more")
         self.damping, self.cutoff_kt, self.smoothing = damping, cutoff_kt, smoothing
         self._references: list[Reference] = []
         self._fast: dict[int, Potential | FastPotential] = {}
 
+    def check_settings(self) -> None:
+        """Check damping, cutoff and smoothing."""
+        good, within = 0 < self.damping <= MOST, f"above 0 and at most {MOST}"
+        require(good, self.key("damping"), self.damping, within)
+        good = 0 < self.cutoff_kt <= MOST
+        require(good, self.key("cutoff_kt"), self.cutoff_kt, within)
+        good, within = 0 <= self.smoothing <= MOST, f"at least 0 and at most {MOST}"
+        require(good, self.key("smoothing"), self.smoothing, within)
+
     def attach(self, setting: Setting) -> None:
         """Make room for a frozen network, and for the correction of each system."""
         self._references = list(setting.references)
-        self.frozen = copy.deepcopy(setting.network).float().requires_grad_(False)
+        self.frozen = copy.deepcopy(setting.network).requires_grad_(False)
         self.register_buffer("rounds", torch.zeros(len(self._references), dtype=torch.long))
         for system, reference in enumerate(self._references):
             bins = reference.projection.grid.shape
@@ -86,6 +97,8 @@ class SelfConsistentEnergy(LossTerm):
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """Freeze the network as it was simulated, and take its free energy's error."""
+        if not len(judgement.tics):  # no replica stayed whole, so nothing is known
+            return
         reference = self._references[system]
         difference = free_energy_difference(
             reference.ensembles.train.probability, judgement.density, self.smoothing
@@ -121,9 +134,11 @@ class SelfConsistentEnergy(LossTerm):
         """Return the labels (G,) of a batch of one system, kcal/mol."""
         if system not in self._fast:  # a resumed fit has the network alone
             reference = self._references[system]
-            potential = reference.potential(copy.deepcopy(self.frozen)).to(batch.pos.device)
-            starts = torch.from_numpy(reference.starts.positions)
-            self._fast[system] = accelerated(potential, starts)
+            with torch.inference_mode(False):  # of tensors made in that mode, autograd keeps none
+                network = copy.deepcopy(self.frozen).float()  # of a fit in float64 too
+                potential = reference.potential(network).to(batch.pos.device)
+                starts = torch.from_numpy(reference.starts.positions)
+                self._fast[system] = accelerated(potential, starts)
         positions = batch.pos.detach().float().unflatten(0, (batch.num_graphs, -1))
         energy, _ = self._fast[system].energy_and_forces(positions.contiguous())
         return energy.detach() + self._correction(system)[batch.surface_bin]

@@ -77,6 +77,8 @@ class LossTerm(nn.Module, ABC):
         What it reads of a batch, beside `batch`, `system`, `prior_energy`, `prior_forces`.
     option : str
         The key that sets its weight, for errors.
+    needs_simulations : bool
+        Whether it learns from those of validations, and is nothing without them.
 
     Examples
     --------
@@ -98,6 +100,7 @@ class LossTerm(nn.Module, ABC):
     log_name = ""
     fields: tuple[str, ...] = ()
     option = "weight"
+    needs_simulations = False
 
     def __init__(self, weight: float = 1.0, weighted: bool = False) -> None:
         super().__init__()
@@ -106,6 +109,13 @@ class LossTerm(nn.Module, ABC):
 
     def prepare(self, num_systems: int) -> None:
         """Make what depends on the number of values of the batch field `system`; called once."""
+
+    def check_settings(self) -> None:
+        """Raise InputError if a setting of its own makes no sense; the weight is checked by all."""
+
+    def key(self, name: str) -> str:
+        """Return the key of a setting, which stands beside the weight's."""
+        return f"{self.option.removesuffix('weight')}{name}"
 
     def attach(self, setting: Setting) -> None:
         """Take what it needs of the network, the references and the data; called once."""

@@ -127,6 +127,7 @@ def check(terms: Sequence[LossTerm]) -> None:
     taken: dict[str, str] = {}
     for term in terms:
         require(0 <= term.weight < math.inf, term.option, term.weight, "0 or more, and finite")
+        term.check_settings()
         if term.log_name in taken:
             raise InputError(
                 f"{taken[term.log_name]} and {term.option} are of terms that are both logged as "
