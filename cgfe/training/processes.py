@@ -4,9 +4,6 @@ import os
 import threading
 import time
 
-import torch
-from torch import Tensor
-
 SECONDS = 2.0
 """Between looks at the parent."""
 
@@ -28,13 +25,6 @@ def end_with_parent() -> None:
         os._exit(1)  # the main thread may wait in a collective, which no exception interrupts
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def summed_over_processes(values: Tensor) -> Tensor:
-    """Return the sum of all processes' values; each must ask for it equally often."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-    return values
 
 
 def another_ended(error: RuntimeError) -> bool:

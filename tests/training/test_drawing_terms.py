@@ -150,7 +150,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_two_processes_agree_on_what_holds(folder: Path) -> None:
+def test_two_processes_end_alike(folder: Path) -> None:
     words = [*TWO, "--run_dir=two", "--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
     done = ran_apart(folder, BOTH_ENDS, *WORDS, *words)
     output, _ = done.communicate(timeout=300)

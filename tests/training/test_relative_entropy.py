@@ -150,35 +150,33 @@ def test_without_a_simulation_it_is_nothing_and_every_parameter_takes_part() -> 
     assert not model.energies.grad.any()
 
 
-def test_it_ends_when_few_share_the_weights_and_begins_with_the_next_simulation() -> None:
+def test_batches_whose_weights_few_share_go_without() -> None:
     visits, data = torch.full((STATES,), 100), counts_of(1)
     model = Discrete(least_share=0.5)
     model.simulate(visits)
     assert model.terms(data)[ESS].item() == pytest.approx(1)
-
-    def shift(last: float) -> Tensor:
-        """Set the last state's energy, kT; return the share of the effective sample size."""
+    for last in (1.0, -3.0, 1.0):  # kT, of the last state's energy
         with torch.no_grad():
             model.energies[-1] = last * KT
         weights = np.append(np.ones(STATES - 1), np.exp(-last))
-        return torch.tensor(weights.sum() ** 2 / (weights**2).sum() / STATES)
-
-    good, bad = shift(1.0), shift(-3.0)
-    assert good > 0.5 > bad
-    shift(1.0)
-    assert model.terms(data)[ESS].item() == pytest.approx(good.item(), rel=1e-5)
-    shift(-3.0)
-    validated = model.terms(data, Turn("validation", 0))
-    assert validated[ESS].item() == pytest.approx(bad.item(), rel=1e-5), "nothing is decided there"
-    for last in (-3.0, 0.0, -3.0):
-        shift(last)
-        found = model.terms(data)
-        assert (found[GAP].item(), found[ESS].item()) == (0, 0)
-    model.simulate(visits)
+        share = weights.sum() ** 2 / (weights**2).sum() / STATES
+        assert (share > 0.5) == (last > 0)
+        for turn in (Turn(), Turn("validation", 0)):
+            found = model.terms(data, turn)
+            (gradient,) = torch.autograd.grad(found["loss"], model.energies)
+            if share > 0.5:
+                assert found[ESS].item() == pytest.approx(share, rel=1e-5)
+                assert gradient.any()
+            else:
+                assert (found[GAP].item(), found[ESS].item()) == (0, 0)
+                assert not gradient.any()
+    with torch.no_grad():
+        model.energies[-1] = -3 * KT
+    model.simulate(visits)  # of this model
     assert model.terms(data)[ESS].item() == pytest.approx(1)
 
 
-def test_a_simulation_without_whole_replicas_ends_it() -> None:
+def test_after_a_simulation_without_whole_replicas_it_is_nothing() -> None:
     model, data = Discrete(), counts_of(1)
     model.simulate(counts_of(0))
     assert model.terms(data)[ESS].item() > 0
@@ -186,7 +184,7 @@ def test_a_simulation_without_whole_replicas_ends_it() -> None:
     assert model.terms(data)[ESS].item() == 0
 
 
-def test_energies_that_are_no_numbers_end_it() -> None:
+def test_with_energies_that_are_no_numbers_it_is_nothing() -> None:
     model, data = Discrete(), counts_of(1)
     model.simulate(counts_of(0))
     with torch.no_grad():

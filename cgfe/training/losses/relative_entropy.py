@@ -13,7 +13,6 @@ from cgfe.training.batches import batch_of
 from cgfe.training.losses.draws import drawn
 from cgfe.training.losses.means import weighted_mean
 from cgfe.training.losses.term import LossTerm, Prediction, Setting, Turn
-from cgfe.training.processes import summed_over_processes
 from cgfe.units import thermal_energy
 
 KEPT = 2048
@@ -36,9 +35,9 @@ class RelativeEntropy(LossTerm):
     the network, logged as `relative_entropy_gap`: 0 for a perfect model, and not for it alone.
 
     The weights hold while many configurations share them: where the effective sample size
-    (Σw)² / Σw² of those drawn is below a share of their number, the term is 0 until the next
-    simulation, as it is before the first. The share is logged as `relative_entropy_ess`, 0 for a
-    batch without the term.
+    (Σw)² / Σw² of those drawn is below a share of their number, the batch goes without the term, as
+    do all before the first simulation. The share is logged as `relative_entropy_ess`, 0 for a batch
+    without the term.
 
     Parameters
     ----------
@@ -55,17 +54,15 @@ class RelativeEntropy(LossTerm):
     -----
     ⟨∂U⟩_data is without bias over the batch. That of the model has the bias of self-normalised
     weights, of the order of the inverse effective sample size of those drawn, and the error of the
-    simulation: that it is at equilibrium is assumed. Processes draw for themselves, and agree on
-    the share by its mean, so that the term is there in all or in none. The configurations (2,048 at
-    most, drawn at random) and their U_k are buffers: a resumed fit goes on with them.
+    simulation: that it is at equilibrium is assumed. Each process draws and decides for itself. The
+    configurations (2,048 at most, drawn at random) and their U_k are buffers: a resumed fit goes on
+    with them.
     """
 
     log_name = "relative_entropy_gap"
     needs_simulations = True
     counts: Tensor
     """(systems,), configurations that are kept"""
-    holds: Tensor
-    """(systems,), whether their weights do"""
 
     def __init__(
         self,
@@ -89,7 +86,6 @@ class RelativeEntropy(LossTerm):
         self._setting = setting
         systems = len(setting.references)
         self.register_buffer("counts", torch.zeros(systems, dtype=torch.long))
-        self.register_buffer("holds", torch.zeros(systems, dtype=torch.bool))
         for system, reference in enumerate(setting.references):
             beads = len(reference.system.bead_types)
             self.register_buffer(f"positions_{system}", torch.zeros(KEPT, beads, 3))
@@ -108,18 +104,16 @@ class RelativeEntropy(LossTerm):
             for start in range(0, count, self.batch_size):
                 some = slice(start, min(start + self.batch_size, count))
                 energies[some] = self._energy(system, positions[some])
-        self.counts[system], self.holds[system] = count, count > 1
+        self.counts[system] = count
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Return the difference; 0 where there are no weights that hold."""
+        """Return the difference; 0 before a simulation, and where too few share the weights."""
         system = int(batch.system[0])
-        model, share = None, prediction.energy.new_zeros(())
-        if self.holds[system]:
-            model, share = self._of_model(system, prediction.turn, prediction.energy)
-        if prediction.turn.part == "train":
-            self._agree(system, None if model is None else share)
-        if model is None or not self.holds[system]:
-            self._share = torch.zeros_like(share)
+        self._share = prediction.energy.new_zeros(())
+        if not self.counts[system]:
+            return prediction.energy.sum() * 0
+        model, share = self._of_model(system, prediction.turn, prediction.energy)
+        if not share >= self.least_share:  # no number, perhaps
             return prediction.energy.sum() * 0
         self._share = share
         weights = self.frame_weights(batch, prediction.energy)
@@ -143,14 +137,6 @@ class RelativeEntropy(LossTerm):
         now = self._energy(system, positions)
         weights = torch.softmax((then - now.detach()) / self._kt(system), dim=0)
         return (weights * now).sum(), 1 / (size * weights.square().sum())
-
-    def _agree(self, system: int, share: Tensor | None) -> None:
-        """Decide in all processes alike, each of which may be at another system."""
-        found = torch.zeros(2, len(self.holds), device=self.holds.device)
-        if share is not None:
-            found[0, system], found[1, system] = share, 1
-        shares, processes = summed_over_processes(found)
-        self.holds &= (processes == 0) | (shares >= self.least_share * processes)
 
     def _energy(self, system: int, positions: Tensor) -> Tensor:
         types = torch.from_numpy(self._setting.references[system].system.bead_types)
