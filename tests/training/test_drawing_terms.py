@@ -98,7 +98,7 @@ def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
     folder: Path, tiny_file: Path
 ) -> None:
     words = ["--run_dir=two", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0"]
-    done = ran_apart(folder, FIRST_STEP, *WORDS, *TWO, *words, "--free_energy.every_n_epochs=0")
+    done = ran_apart(folder, FIRST_STEP, *WORDS, *TWO, *words, "--trainer.fast_dev_run=1")
     output, _ = done.communicate(timeout=200)
     assert done.returncode == 0, output
     loaded: dict[str, Any] = {

@@ -93,8 +93,6 @@ class RelativeEntropy(LossTerm):
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """Keep configurations that the network has visited, and what it says of them."""
-        if not len(judgement.positions):  # no replica stayed whole
-            return
         generator = torch.Generator().manual_seed(self._setting.seed)
         chosen = torch.randperm(len(judgement.positions), generator=generator)[:KEPT]
         count = len(chosen)
