@@ -141,7 +141,7 @@ class CGForceField(L.LightningModule):
             self.check_bead_types(name, reference.system.bead_types)
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references))
-            evaluate = self.energy_and_forces
+            evaluate = self._evaluated
             self.loss.attach(Setting(self.network, references, evaluate, mean_forces, seed, fits))
             self.loss.to(self.device)
         self.loss.check(names, references)
@@ -236,6 +236,9 @@ class CGForceField(L.LightningModule):
             frames = batch.pos.view(-1, len(types), 3)
             energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
         return energy, forces.flatten(0, 1)
+
+    def _evaluated(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.energy_and_forces(self._in_own_precision(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss of a batch."""

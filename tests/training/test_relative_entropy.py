@@ -242,6 +242,16 @@ def test_a_checkpoint_holds_what_was_visited(
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
 
 
+def test_a_network_in_float64_too(reference: Reference, batch: Batch, judgement: Judgement) -> None:
+    found = []
+    for module in (module_of(reference), module_of(reference).double()):
+        module.learn(0, judgement)
+        terms = evaluated(module, module._in_own_precision(batch), Turn("train", 4))
+        assert terms[ESS].item() == pytest.approx(1, abs=1e-5)
+        found.append(terms[GAP].item())
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
 def module_of(reference: Reference, **options: Any) -> CGForceField:
     torch.manual_seed(0)
     term = RelativeEntropy(batch_size=32, **options)
