@@ -143,7 +143,7 @@ def trapping_words(
         ]
         if listed:
             parts.append(f"{figure.label}: {', '.join(listed)}")
-    start = f"Trapping, each setting by itself against {baseline}"
+    start = f"Trapping against {baseline}, with 5 % of chance for all comparisons together"
     if not parts:
         return (f"{start}: no setting differs in any of {len(figures)} figures.",)
     return (f"{start}, differs in {'; '.join(parts)}.",)
