@@ -213,7 +213,7 @@ def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
         assert row["differs_from_baseline"] == (weight == 1.0)
         assert page.rows[f"data-trapping {weight:g}"][:3] == pytest.approx(interval(shares))
         assert page.rows[f"data-trapping {weight:g}"][3] == 0.5
-    words = "energy weight 0, differs in never left their start’s state: 1 (0.63)"
+    words = "comparisons together, differs in never left their start’s state: 1 (0.63)"
     assert words in page.text
     assert "stretched bonds that fall" not in page.text
 
