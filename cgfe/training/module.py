@@ -243,8 +243,8 @@ class CGForceField(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss of a batch."""
         # Counted over epochs and processes, also of a run that was resumed.
-        trainer: Any = self.trainer
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        trainer: Any = self._trainer  # None where steps are taken by hand
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed if trainer else batch_idx
         return self._step(batch, "train", done)["loss"]
 
     def validation_step(self, batch: Batch | None, batch_idx: int) -> None:
@@ -271,7 +271,8 @@ class CGForceField(L.LightningModule):
     def _step(self, batch: Batch, stage: Part, number: int) -> dict[str, Tensor]:
         assert self.loss is not None
         batch = self._in_own_precision(batch)
-        turn = Turn(stage, number * self.trainer.world_size + self.trainer.global_rank)
+        rank, processes = (x.global_rank, x.world_size) if (x := self._trainer) else (0, 1)
+        turn = Turn(stage, number * processes + rank)
         terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch, turn)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},

@@ -185,7 +185,7 @@ def test_two_processes_fit_where_one_batch_holds_all_validation_frames(
     (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache="cache"))
     words = [*TWO, "--run_dir=two", "--data.batch_size=512", "--free_energy.every_n_epochs=1"]
     words += ["--data.reference.bins=6", "--model.loss=null", "--model.losses.force.weight=1"]
-    words += ["--model.losses.self_consistent.weight=0.5"]
+    words += ["--model.losses.self_consistent.weight=0.5", "--trainer.max_epochs=2"]
     printed = cgfe(tmp_path, "fit", "--config=tiny.yaml", *words)
     assert "report: two/report.html" in printed
     alone = cgfe(tmp_path, "validate", "--ckpt_path=two/checkpoints/last.ckpt",
