@@ -62,7 +62,8 @@ def test_chosen_once_and_refined_at_the_validations_of_a_fit(
     first = field.intervals
     assert choices == [first]
     assert first is not None
-    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    trainer: Any = SimpleNamespace(state=state, global_rank=0, world_size=1)
     field._trainer = trainer
     sharpen(field, 8)
     field.on_validation_epoch_start()
