@@ -116,6 +116,11 @@ def beads_of(
     if mapping is not None:
         positions = mapping.map_positions(positions)
     if chunk.box is not None:
+        with np.errstate(invalid="ignore"):
+            flat = ~(np.abs(np.linalg.det(chunk.box.astype(np.float64))) > 0)
+        if flat.any():
+            vectors = chunk.box[np.argmax(flat)].tolist()
+            raise InputError(f"{name}: a periodic box has the vectors {vectors}, and no volume.")
         positions = whole_chains(positions, source.beads.bonds, chunk.box)
     return replace(chunk, positions=positions, forces=forces)
 

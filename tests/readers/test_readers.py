@@ -24,7 +24,8 @@ from cgfe.data.splits import Split
 from cgfe.data.writer import writing_frames
 from cgfe.errors import InputError
 from cgfe.readers import FORMATS, detect
-from cgfe.readers.chunks import whole_chains
+from cgfe.readers import source as sources
+from cgfe.readers.chunks import beads_of, whole_chains
 from cgfe.readers.residues import TABLES, residues_of_embedding
 
 KJ_PER_MOL_NM = 41.84  # in one kcal/mol/Å
@@ -455,6 +456,16 @@ def test_hydrogens_of_unknown_names_find_their_atoms(tmp_path: Path) -> None:
     words += ["--force-unit", "kcal/mol/angstrom"]
     frames = imported(tmp_path, path, *words, "--force-map", "constraint_aware")
     same(frames.forces, data.mapping("constraint_aware").map_forces(data.forces))
+
+
+@pytest.mark.parametrize("vector", [[0.0, 0.0, 0.0], [20.0, 0.0, 0.0], [np.nan, 0.0, 20.0]])
+def test_a_box_without_a_volume_is_told(vector: list[float]) -> None:
+    beads = sources.Beads(residue_names=("GLY", "TYR"), bonds=np.array([[0, 1]]))
+    source = sources.Source(name="run.xtc", beads=beads, trajectories=[], frame_count=None)
+    box = np.array([np.eye(3) * 20, [[20, 0, 0], [0, 20, 0], vector]], dtype=np.float32)
+    chunk = sources.Chunk(positions=np.zeros((2, 2, 3), np.float32), box=box)
+    with pytest.raises(InputError, match="trajectory 3: a periodic box has the vectors"):
+        beads_of(chunk, source, None, 3)
 
 
 def test_chains_broken_at_the_box_are_made_whole() -> None:
