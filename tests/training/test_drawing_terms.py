@@ -63,6 +63,7 @@ def folder(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
     """kill -9 in the second epoch, whose configurations are of the first one's end."""
     cgfe(folder, *WORDS, "--run_dir=whole")
@@ -150,6 +151,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_alike(folder: Path) -> None:
     words = [*TWO, "--run_dir=two", "--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
     done = ran_apart(folder, BOTH_ENDS, *WORDS, *words)
