@@ -113,12 +113,12 @@ def measure(settings: Settings, ceilings: list[Row], advance: Advance | None = N
     for name, times in seconds.items():
         row = Row("training", f"{beads} beads", name, times, settings.batch_size, "frames")
         row.facts = {"threads": threads}
-        if module.intervals is not None:  # else there is no tabulated step to count
+        if module.grid.intervals is not None:  # else there is no tabulated step to count
             counted = operations.training_step(
-                settings.network, beads, module.intervals, settings.batch_size
+                settings.network, beads, module.grid.intervals, settings.batch_size
             )
             flops = row.rate[1] * counted.flops
-            row.facts |= {"intervals": module.intervals, "gflops": flops / 1e9}
+            row.facts |= {"intervals": module.grid.intervals, "gflops": flops / 1e9}
             if peak is not None:
                 row.facts["share_of_peak"] = flops / peak
         rows.append(row)

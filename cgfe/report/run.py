@@ -9,14 +9,10 @@ from typing import Any
 from cgfe.errors import InputError
 from cgfe.report.curves import plot_curves
 from cgfe.report.pages import data_uri, figure, short, write_page
-from cgfe.report.plots import (
-    TERM_LABELS,
-    plot_profiles,
-    plot_structures,
-    plot_surfaces,
-)
+from cgfe.report.plots import TERM_LABELS, plot_profiles, plot_surfaces
 from cgfe.report.run_verdict import COMPARED_WITH, verdict
 from cgfe.report.structure import plot_contacts, plot_distributions
+from cgfe.report.traces import plot_traces
 from cgfe.report.trapping import trapping_section
 from cgfe.simulation.results import FreeEnergyResult
 from cgfe.simulation.structure import CONTACT
@@ -155,7 +151,7 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
     if len(result.structure_tics):
         figures.append(
             figure(
-                lambda: plot_structures(result),
+                lambda: plot_traces(result),
                 "Cα traces at the minima marked on the surfaces, the model's superposed on the "
                 "reference's (grey)",
             )

@@ -10,8 +10,8 @@ from cgfe.simulation.evaluation import free_energy_result, judge, with_mean_forc
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
 from cgfe.simulation.trapping import trapping_facts
-from cgfe.training.beside import prior_force_mse, structures
 from cgfe.training.figures import show_surfaces
+from cgfe.training.frame_figures import prior_force_mse, structures
 from cgfe.training.mean_forces import mean_force_errors
 from cgfe.training.module import CGForceField
 from cgfe.training.priors import judged_prior
@@ -93,6 +93,19 @@ def judged_priors(
         judged_prior(trainer, module, system, config, folder, part) if wanted else None
         for system in range(len(module.references))
     ]
+
+
+def judged_end(
+    trainer: L.Trainer, config: SimulationConfig, with_prior: bool
+) -> tuple[list[PriorResult | None], list[FreeEnergyResult]]:
+    """Judge priors and models against the test frames when a fit is over, and log the figures."""
+    priors = judged_priors(trainer, "test", config, with_prior)
+    results = judged_models(trainer, "test", config, "final", priors, LastingReplicas())
+    metrics = logged_names("final", results) | {"epoch": trainer.current_epoch}
+    # The module's own log is closed by now.
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, trainer.global_step)
+    return priors, results
 
 
 def _force_field(trainer: L.Trainer) -> CGForceField:

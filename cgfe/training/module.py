@@ -11,21 +11,14 @@ import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import (
-    rank_zero_debug,
-    rank_zero_info,
-    rank_zero_warn,
-)
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch
 
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
-from cgfe.kernels.accuracy import TOLERANCE
-from cgfe.kernels.training import energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.potential import Potential
-from cgfe.model.schnet import CGSchNet, CGSchNetConfig, bead_types_of
+from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
@@ -43,6 +36,7 @@ from cgfe.training.checkpoints import (
     content_of,
     read_checkpoint,
 )
+from cgfe.training.filter_grid import FilterGrid
 from cgfe.training.losses import LossConfig, Losses, Setting, Turn, WeightedLoss
 from cgfe.training.schedules import end_as_told, length_of, optimizer_and_schedule
 
@@ -102,9 +96,7 @@ class CGForceField(L.LightningModule):
         self.system_names: list[str] = []
         self.loss: WeightedLoss | None = None
         self.trained: tuple[int, int] | None = None  # epoch and step of a loaded checkpoint
-        # Of the filters' grid; None: not chosen yet, or filters are not interpolated.
-        self.intervals: int | None = None
-        self._grid_chosen = False
+        self.grid = FilterGrid()
         self._length: int | None = None  # of a cosine schedule, in epochs
 
     def setup(self, stage: str) -> None:
@@ -191,51 +183,15 @@ class CGForceField(L.LightningModule):
             self.choose_grid()
 
     def choose_grid(self) -> None:
-        """Choose the grid on which filters are made once for all frames of a batch.
-
-        The coarsest one that holds the tolerance on the starts kept of every system is taken, but
-        none coarser than before; where none does, or the kernels do not run, the network is
-        evaluated as it is. Chosen when it is first needed and kept in the checkpoint. The shipped
-        config's forces lose 4.2e-6 by 512 intervals before training, 1.02e-5 after an epoch and
-        from 0.93e-5 to 1.04e-5 in seven more, so that it is looked at again, and refined at most,
-        at each validation of a fit: a margin would cost every step (a grid twice as fine 18 %).
-        """
-        self._grid_chosen = True
-        systems = [
-            (torch.from_numpy(ref.starts.positions), torch.from_numpy(ref.system.bead_types))
-            for ref in self.references
-        ]
-        before, self.intervals = self.intervals, None
-        if not systems or not is_supported(next(self.network.parameters())):
-            return
-        self.intervals, error = sufficient_intervals(self.network, systems, before)
-        if self.intervals is None:
-            rank_zero_warn(
-                f"Interpolated filters give energies and forces to {error:.1e} only, not to "
-                f"{TOLERANCE:.0e}; the network is evaluated plainly, which is slower."
-            )
-        elif self.intervals != before:
-            # The first choice is told; later ones would break into the progress bar.
-            (rank_zero_info if before is None else rank_zero_debug)(
-                f"Filters are interpolated on {self.intervals} intervals; energies and forces are "
-                f"those of the network to {error:.0e}."
-            )
+        """Choose the grid of the filters for the network as it is now."""
+        self.grid.choose(self.network, self.references)
 
     def energy_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the network's energies (G,) and forces (A, 3) of a batch, the fast way if any.
 
         They can be differentiated in training mode alone.
         """
-        supported = is_supported(batch.pos)
-        if supported and not self._grid_chosen:
-            self.choose_grid()
-        if not supported or self.intervals is None:
-            return self.network.energy_and_forces(batch)
-        types = bead_types_of(batch)
-        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            frames = batch.pos.view(-1, len(types), 3)
-            energy, forces = energy_and_forces(self.network, frames, types, self.intervals)
-        return energy, forces.flatten(0, 1)
+        return self.grid.energy_and_forces(self.network, self.references, batch)
 
     def _evaluated(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.energy_and_forces(self._in_own_precision(batch))
@@ -312,9 +268,8 @@ class CGForceField(L.LightningModule):
                 {key: torch.as_tensor(value.copy()) for key, value in ref.to_arrays().items()}
                 for ref in self.references
             ],
+            **self.grid.to_checkpoint(),
         }
-        if self._grid_chosen:
-            checkpoint[CHECKPOINT_KEY]["intervals"] = self.intervals
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint belongs to this network and these frames.
@@ -326,8 +281,7 @@ class CGForceField(L.LightningModule):
         """
         content = content_of(checkpoint, "the checkpoint")
         self.trained = int(checkpoint["epoch"]), int(checkpoint["global_step"])
-        # A resumed run goes on with its grid.
-        self.intervals, self._grid_chosen = content.get("intervals"), "intervals" in content
+        self.grid.from_checkpoint(content)
         check_same_loss(checkpoint, {"state_dict": self.state_dict()})
         check_same_network(content, self.network_config)
         check_same_frames(content, self.references)

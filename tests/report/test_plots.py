@@ -12,12 +12,12 @@ from cgfe.report.curves import plot_curves
 from cgfe.report.plots import (
     DARK,
     plot_profiles,
-    plot_structures,
     plot_surfaces,
     plot_sweep_profiles,
     plot_sweep_surfaces,
 )
 from cgfe.report.prior_plots import plot_prior_fit
+from cgfe.report.traces import plot_traces
 from cgfe.simulation.results import FreeEnergyResult
 
 EDGES = (np.linspace(-3, 3, 31), np.linspace(-2, 2, 21))
@@ -124,7 +124,7 @@ def test_profiles_are_marginal_free_energies(result: FreeEnergyResult) -> None:
 
 
 def test_structures_are_superposed_and_missing_ones_are_named(result: FreeEnergyResult) -> None:
-    figure = plot_structures(result)
+    figure = plot_traces(result)
     top, bottom = figure.axes[:3], figure.axes[3:]
     # The model's frame is the reference's, turned and moved: superposed they are the same.
     assert bottom[0].get_title() == "model, RMSD 0.0 Å"
@@ -138,13 +138,13 @@ def test_structures_are_superposed_and_missing_ones_are_named(result: FreeEnergy
     assert top[0].get_title() == "reference, A (-1.5, 0)"
     # A mirror image is another structure, not a superposition.
     mirror = result.model_structures * np.array([-1, 1, 1], np.float32)
-    title = plot_structures(replace(result, model_structures=mirror)).axes[3].get_title()
+    title = plot_traces(replace(result, model_structures=mirror)).axes[3].get_title()
     assert float(title.split()[2]) > 0.5
 
 
 def test_structures_are_seen_along_their_shortest_axis(result: FreeEnergyResult) -> None:
     """Seen along the shortest axis, the plane holds the two largest principal variances."""
-    beads = plot_structures(result).axes[0].collections[0].get_offsets()
+    beads = plot_traces(result).axes[0].collections[0].get_offsets()
     variances = np.linalg.eigvalsh(np.cov(HAIRPIN.T))[::-1]
     np.testing.assert_allclose(beads.var(axis=0, ddof=1), variances[:2], rtol=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-import cgfe.training.module as module_file
+import cgfe.training.filter_grid as grid_file
 from cgfe.kernels.training import sufficient_intervals
 from cgfe.model.schnet import CGSchNetConfig, Interaction
 from cgfe.training.losses import LossConfig, WeightedLoss
@@ -41,7 +41,7 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         found.append(intervals)
         return intervals, error
 
-    monkeypatch.setattr(module_file, "sufficient_intervals", chosen)
+    monkeypatch.setattr(grid_file, "sufficient_intervals", chosen)
     return found
 
 
@@ -59,7 +59,7 @@ def test_chosen_once_and_refined_at_the_validations_of_a_fit(
     batch = data_of(16, 6).batch(torch.arange(16))
     for step in range(3):
         field.training_step(batch, step).backward()
-    first = field.intervals
+    first = field.grid.intervals
     assert choices == [first]
     assert first is not None
     state = SimpleNamespace(fn=TrainerFn.FITTING)
@@ -67,7 +67,7 @@ def test_chosen_once_and_refined_at_the_validations_of_a_fit(
     field._trainer = trainer
     sharpen(field, 8)
     field.on_validation_epoch_start()
-    finer = field.intervals
+    finer = field.grid.intervals
     assert finer is not None
     assert finer > first
     sharpen(field, 1 / 8)
@@ -86,14 +86,14 @@ def test_a_resumed_run_goes_on_with_its_grid(
 ) -> None:
     batch = data_of(16, 6).batch(torch.arange(16))
     resumed, field.references = CGForceField(SMALL), []
-    field.intervals, field._grid_chosen = kept, True
+    field.grid.intervals, field.grid.chosen = kept, True
     resumed.loss, resumed.log_dict = field.loss, field.log_dict  # type: ignore[method-assign]
     checkpoint: dict[str, Any] = {"epoch": 1, "global_step": 5}
     field.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "some.ckpt")
     resumed.on_load_checkpoint(torch.load(tmp_path / "some.ckpt", weights_only=True))
     resumed.train().training_step(batch, 0)
-    assert resumed.intervals == kept
+    assert resumed.grid.intervals == kept
     assert choices == []
 
 

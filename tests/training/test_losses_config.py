@@ -258,7 +258,7 @@ def test_old_checkpoints_go_on(gauge: Any, tmp_path: Path) -> None:
     checkpoint = torch.load(tmp_path / "old.ckpt", weights_only=True)
     field.on_load_checkpoint(checkpoint)
     field.load_state_dict(checkpoint["state_dict"])
-    assert field.intervals == 512
+    assert field.grid.intervals == 512
     if gauge == "learned":
         (offsets,) = field.loss.parameters()
         assert offsets.tolist() == [1.5, -2.0]

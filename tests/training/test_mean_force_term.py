@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_differences_and_of_autograd(
     module.loss.terms["force_mse"].weight = 0.0
     _, fast = gradient()
     assert len(fast) == len(parameters)
-    module.intervals = None
+    module.grid.intervals = None
     _, plain = gradient()
     for a, b in zip(fast, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))

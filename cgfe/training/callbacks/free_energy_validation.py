@@ -11,6 +11,7 @@ from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
 from cgfe.training.judging import (
     COST,
+    judged_end,
     judged_models,
     judged_priors,
     logged_names,
@@ -103,16 +104,8 @@ class FreeEnergyValidation(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate for longer, and compare with the test frames."""
         self.replicas = LastingReplicas()  # another fit is of another model
-        if self.final is None or self.every_n_epochs == 0:
-            return
-        self.priors = judged_priors(trainer, "test", self.final, self.compare_prior)
-        self.results = judged_models(
-            trainer, "test", self.final, "final", self.priors, LastingReplicas()
-        )
-        metrics = logged_names("final", self.results) | {"epoch": trainer.current_epoch}
-        # The module's own log is closed by now.
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, trainer.global_step)
+        if self.final is not None and self.every_n_epochs > 0:
+            self.priors, self.results = judged_end(trainer, self.final, self.compare_prior)
 
     def _judge(self, trainer: L.Trainer, module: L.LightningModule, part: Part) -> None:
         self.priors = self.priors or judged_priors(trainer, part, self.config, self.compare_prior)
