@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from cgfe.analysis.floor import Floor
 from cgfe.errors import InputError
 from cgfe.experiment.figures import FEWEST_SEEDS, FloatArray, Setting, SweepFigures
-from cgfe.experiment.runs import SEED, Run, SweepRuns, setting
+from cgfe.experiment.runs import CONFIG, SEED, Run, SweepRuns, setting
 from cgfe.experiment.saved import (
     common_samples,
     is_simulated,
@@ -206,8 +207,14 @@ def _parameters(
 def _setting(run: Run, names: Sequence[str]) -> Setting:
     """Return a run's value of a parameter, or its values of several as one text."""
     if len(names) == 1:
-        return run.parameters.get(names[0], "null")
-    return ", ".join(text_of(run.parameters.get(name, "null")) for name in names)
+        return _shown(run, names[0])
+    return ", ".join(text_of(_shown(run, name)) for name in names)
+
+
+def _shown(run: Run, name: str) -> Setting:
+    """Return a parameter's value as it is told: of a config file its name alone."""
+    value = run.parameters.get(name, "null")
+    return Path(value).stem if name == CONFIG and isinstance(value, str) else value
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:

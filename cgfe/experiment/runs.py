@@ -21,6 +21,9 @@ from cgfe.report.run import read_metrics
 SWEEP_COPY = "sweep.yaml"
 RESULTS = "results.csv"
 SEED = "seed_everything"
+CONFIG = "config"
+"""A parameter whose values are further config files: what runs of one value differ in is checked
+among themselves."""
 FINISHED = "finished"
 STATES = {
     "complete": FINISHED,
@@ -144,7 +147,10 @@ def _local(folder: Path) -> SweepRuns:
                 metrics={k: v for k, v in numbers.items() if v is not None},
             )
         )
-    _differ_in_nothing_else([run for run in runs if run.state == FINISHED], kept)
+    finished = [run for run in runs if run.state == FINISHED]
+    for file in {run.parameters.get(CONFIG) for run in finished}:
+        alike = [run for run in finished if run.parameters.get(CONFIG) == file]
+        _differ_in_nothing_else(alike, kept)
     points = len(sweep.grid()) if sweep.method == "grid" else 0
     if sweep.run_cap is not None:
         points = min(points, sweep.run_cap)

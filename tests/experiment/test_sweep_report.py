@@ -314,6 +314,42 @@ def test_words_as_settings(tmp_path: Path) -> None:
     assert numbers["trend"] is None
 
 
+def write_config_sweep(folder: Path) -> Path:
+    """Write a sweep over config files, of which each names another loss."""
+    write_sweep(folder, config=["delta"])
+    files = [f"some/{name}.yaml" for name in ("forces", "labels", "means")]
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    sweep["parameters"] = {"config": {"values": files}, SEED: {"values": [*range(8)]}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    rows = read_rows(folder)
+    for row in rows:
+        row["config"] = dict(zip(("0.0", "0.5", "1.0"), files, strict=True))[row[WEIGHT]]
+        run_dir = folder / Path(row["run"]).name
+        run_dir.mkdir()
+        config = {SEED: int(row[SEED]), "model": {"losses": {Path(row["config"]).stem: 1.0}}}
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    write_rows(folder, [{k: v for k, v in row.items() if k != WEIGHT} for row in rows])
+    return folder
+
+
+def test_config_files_as_settings_are_told_by_their_names(tmp_path: Path) -> None:
+    folder = write_config_sweep(tmp_path / "sweep-made")
+    numbers, page = report(folder, baseline="labels")
+    assert [s["setting"] for s in numbers["settings"]] == ["forces", "labels", "means"]
+    assert "than config labels" in numbers["headline"]
+    assert "data-setting means" in page.rows
+    numbers, _ = report(folder, where={SEED: 3})
+    assert [s["seeds"] for s in numbers["settings"]] == [1, 1, 1]
+
+
+def test_runs_of_one_config_file_differ_in_nothing_else(tmp_path: Path) -> None:
+    folder = write_config_sweep(tmp_path / "sweep-made")
+    path = folder / "run-0010" / "config.yaml"
+    path.write_text(path.read_text() + "trainer: {max_epochs: 6}\n")
+    with pytest.raises(InputError, match=r"trainer\.max_epochs is .* the sweep does not vary it"):
+        read_runs(folder)
+
+
 def two_parameters(folder: Path) -> Path:
     write_sweep(folder, lr=[0.001, 0.01])
     rows = read_rows(folder)
