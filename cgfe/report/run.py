@@ -15,7 +15,7 @@ from cgfe.report.structure import plot_contacts, plot_distributions
 from cgfe.report.traces import plot_traces
 from cgfe.report.trapping import trapping_section
 from cgfe.simulation.results import FreeEnergyResult
-from cgfe.simulation.structure import CONTACT
+from cgfe.simulation.structure import CONTACT, ERRORS
 
 BETTER = {
     "js": "lower",
@@ -25,6 +25,7 @@ BETTER = {
     "w1_tic2": "lower",
     "delta_f_kt": "near 0",
     "mean_force_mse": "lower",
+    **dict.fromkeys(ERRORS, "lower"),
     "coverage": "higher",
     "outside": "lower",
     "blown_up": "lower",

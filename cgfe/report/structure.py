@@ -14,6 +14,7 @@ LABELS = (
     "dihedral, degrees",
     "radius of gyration, Å",
     "RMSD to the native structure, Å",
+    "end-to-end distance, Å",
 )
 """Of `cgfe.simulation.structure.QUANTITIES`."""
 MOST_LETTERS = 40

@@ -204,7 +204,6 @@ def free_energy_result(
     prior: Judgement | PriorResult | None,
     simulation: dict[str, Any],
     trapping: dict[str, Any] | None = None,
-    structure: dict[str, NDArray[np.float64]] | None = None,
 ) -> FreeEnergyResult:
     """Gather what the report needs of a judgement.
 
@@ -214,8 +213,8 @@ def free_energy_result(
     reference, judgement, prior
     simulation : dict
         How it was simulated.
-    trapping, structure : dict, optional
-        Of `trapping_facts` and `compare_structure`.
+    trapping : dict, optional
+        Of `trapping_facts`.
     """
     _, sampled = reference.ensembles.best_for(judgement.part)
     probability = sampled.probability
@@ -260,7 +259,6 @@ def free_energy_result(
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, tica.project(positions), positions),
         model_structures=_nearest(minima, reference, judgement.tics, judgement.positions),
-        **(structure or {}),
     )
 
 

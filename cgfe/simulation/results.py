@@ -27,7 +27,8 @@ class FreeEnergyResult:
     system : str
     metrics : dict
         js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt, coverage, outside,
-        blown_up, split_half_js.
+        blown_up, split_half_js; where the frames are there, those of
+        `cgfe.simulation.structure.structure_errors`, and mean_force_mse.
     intervals : dict
         (low, high) of each metric, 95 %, over trajectories of the reference and replicas.
     floor, floor_high : dict
@@ -61,9 +62,9 @@ class FreeEnergyResult:
         for every model, so that its error cancels in differences.
     structure_tics : array (S, 2)
         Where those minima lie.
-    structure_edges, structure_reference, structure_model : array (5, B + 1), (5, B), (5, B)
-        Distributions of bonds, angles, dihedrals, radius of gyration and RMSD
-        (`cgfe.simulation.structure`); empty in older files.
+    structure_edges, structure_reference, structure_model : array (6, B + 1), (6, B), (6, B)
+        Distributions of bonds, angles, dihedrals, radius of gyration, RMSD and end-to-end distance
+        (`cgfe.simulation.structure`); without the last, or empty, in older files.
     contacts_reference, contacts_model : array (N, N)
         Probabilities of contacts; empty in older files.
     """

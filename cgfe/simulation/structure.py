@@ -1,19 +1,25 @@
 """Distributions of bonds, angles, dihedrals, size and RMSD, and contacts: model beside sampled."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cgfe.analysis.metrics import js_divergence
 from cgfe.array_types import FloatArray, IntArray, RealArray
 from cgfe.geometry import rmsd
 from cgfe.model.prior import bond_graph_paths
 from cgfe.model.prior_terms import angle_cosines, dihedral_angles, distances
 from cgfe.reference.system import BeadSystem
+from cgfe.simulation.results import FreeEnergyResult
 
-QUANTITIES = ("bonds", "angles", "dihedrals", "gyration", "rmsd")
-"""Å, degrees, degrees, Å, Å; rows of the arrays. Those of a kind are taken together."""
+QUANTITIES = ("bonds", "angles", "dihedrals", "gyration", "rmsd", "end_to_end")
+"""Å, degrees, degrees, Å, Å, Å; rows of the arrays. Those of a kind are taken together."""
+ERRORS = (*(f"js_{name}" for name in QUANTITIES), "contact_error")
+"""Metrics of `structure_errors`."""
 BINS = 100
 CONTACT = 8.0
 """Å between beads three or more bonds apart, up to which they are in contact."""
@@ -24,7 +30,11 @@ Coordinate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def compare_structure(
-    system: BeadSystem, sampled: RealArray, weights: FloatArray, model: RealArray
+    system: BeadSystem,
+    sampled: RealArray,
+    weights: FloatArray,
+    model: RealArray,
+    model_weights: FloatArray | None = None,
 ) -> Arrays:
     """Return what a report draws of the structures of two ensembles.
 
@@ -37,19 +47,23 @@ def compare_structure(
         Of the sampled frames.
     model : array (M, N, 3)
         At most 20,000 of these, evenly spaced, are looked at.
+    model_weights : array (M,), optional
+        1 each by default.
 
     Returns
     -------
     dict of arrays
-        `structure_edges` (5, B + 1), `structure_reference` and `structure_model` (5, B), densities
+        `structure_edges` (6, B + 1), `structure_reference` and `structure_model` (6, B), densities
         of `QUANTITIES`, each with 1 as its integral and NaN where the system has no such quantity;
         `contacts_reference`, `contacts_model` (N, N), probabilities, NaN for near beads. Empty
         where either ensemble has no frame.
     """
-    own = model[:: max(1, -(-len(model) // MOST_FRAMES))]
+    step = max(1, -(-len(model) // MOST_FRAMES))
+    own = model[::step]
+    own_weights = np.ones(len(own)) if model_weights is None else model_weights[::step]
     if not len(own) or not weights.sum() > 0:
         return {}
-    both = (_Frames(system, sampled, weights), _Frames(system, own, np.ones(len(own))))
+    both = (_Frames(system, sampled, weights), _Frames(system, own, own_weights))
     shape = (len(QUANTITIES), BINS)
     edges = np.full((shape[0], BINS + 1), np.nan)
     densities = [np.full(shape, np.nan) for _ in both]
@@ -71,6 +85,48 @@ def compare_structure(
     }
 
 
+def structure_errors(arrays: Arrays) -> dict[str, float]:
+    """Return how far the structures of two ensembles are apart, of what `compare_structure` found.
+
+    Returns
+    -------
+    dict
+        `js_<quantity>`, the Jensen-Shannon divergence of its distributions in 100 bins over all
+        that either ensemble has; `contact_error`, the mean absolute difference of contact
+        probabilities. NaN of what the system lacks, and of all where an ensemble has no frame.
+    """
+    errors = dict.fromkeys(ERRORS, float("nan"))
+    if not arrays:
+        return errors
+    pairs = zip(arrays["structure_reference"], arrays["structure_model"], strict=True)
+    for name, (sampled, model) in zip(QUANTITIES, pairs, strict=True):
+        errors[f"js_{name}"] = js_divergence(sampled, model)
+    apart = abs(arrays["contacts_model"] - arrays["contacts_reference"])
+    if (known := np.isfinite(apart)).any():
+        errors["contact_error"] = float(apart[known].mean())
+    return errors
+
+
+def with_structures(
+    result: FreeEnergyResult, model: Arrays, training: Arrays | None
+) -> FreeEnergyResult:
+    """Return a result with distributions and contacts, and the errors of these.
+
+    Parameters
+    ----------
+    result : FreeEnergyResult
+    model, training : dict of arrays
+        The model's structures and those of the training frames, beside the same frames.
+    """
+    drawn: dict[str, Any] = {**model}
+    return replace(
+        result,
+        metrics=result.metrics | structure_errors(model),
+        training=result.training | ({} if training is None else structure_errors(training)),
+        **drawn,
+    )
+
+
 def _range(values: list[FloatArray]) -> tuple[float, float]:
     low = min(float(v.min()) for v in values)
     high = max(float(v.max()) for v in values)
@@ -89,6 +145,9 @@ class _Frames:
         if name == "gyration":
             centred = self.positions - self.positions.mean(axis=1, keepdims=True)
             return np.sqrt((centred.astype(np.float64) ** 2).sum(axis=2).mean(axis=1))[:, None]
+        if name == "end_to_end":
+            ends = self.positions[:, -1] - self.positions[:, 0]
+            return np.linalg.norm(ends.astype(np.float64), axis=1)[:, None]
         if name == "rmsd":
             native = self.system.native_positions
             frames = len(self.positions)

@@ -4,12 +4,12 @@ from itertools import islice
 from typing import Any
 
 import lightning as L
-import numpy as np
-from numpy.typing import NDArray
 
+from cgfe.array_types import FloatArray, RealArray
+from cgfe.reference.ensembles import Part
 from cgfe.reference.training_frames import TrainingFrames, every
 from cgfe.simulation.evaluation import Judgement
-from cgfe.simulation.structure import MOST_FRAMES, compare_structure
+from cgfe.simulation.structure import MOST_FRAMES, Arrays, compare_structure
 
 MOST_BATCHES = 100
 """Of validation frames, that the prior's force loss is taken from."""
@@ -17,23 +17,32 @@ MOST_BATCHES = 100
 
 def structures(
     trainer: L.Trainer, system: int, judgement: Judgement
-) -> dict[str, NDArray[np.float64]]:
-    """Compare the model's structures with those of the frames that it was judged against.
+) -> tuple[Arrays, Arrays | None] | None:
+    """Compare structures with those of the frames that the model was judged against.
 
-    Nothing where the frames are gone.
+    Returns
+    -------
+    model, training : dict of arrays
+        Of the model and of the training frames, the latter None where the model was judged against
+        these. None where the frames are gone.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     if not data.frames:
-        return {}
-    frames, part = data.frames[system], judgement.part
-    sampled = TrainingFrames(frames, getattr(data.splits[system], part))
-    chosen = every(MOST_FRAMES, len(sampled.rows))
-    return compare_structure(
-        data.references[system].system,
-        frames.positions[sampled.rows[chosen]],
-        sampled.weights[chosen],
-        judgement.positions,
-    )
+        return None
+    own = data.references[system].system
+    sampled, weights = _frames(data, system, judgement.part)
+    model = compare_structure(own, sampled, weights, judgement.positions)
+    if judgement.part == "train":
+        return model, None
+    learned, own_weights = _frames(data, system, "train")
+    return model, compare_structure(own, sampled, weights, learned, own_weights)
+
+
+def _frames(data: Any, system: int, part: Part) -> tuple[RealArray, FloatArray]:
+    """Return positions (F, N, 3) and weights (F,) of at most `MOST_FRAMES` frames of a part."""
+    frames = TrainingFrames(data.frames[system], getattr(data.splits[system], part))
+    chosen = every(MOST_FRAMES, len(frames.rows))
+    return data.frames[system].positions[frames.rows[chosen]], frames.weights[chosen]
 
 
 def prior_force_mse(trainer: L.Trainer) -> float | None:

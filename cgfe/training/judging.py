@@ -9,6 +9,7 @@ from cgfe.reference.ensembles import Part
 from cgfe.simulation.evaluation import free_energy_result, judge, with_mean_force_error
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.simulation.structure import ERRORS, with_structures
 from cgfe.simulation.trapping import trapping_facts
 from cgfe.training.figures import show_surfaces
 from cgfe.training.frame_figures import prior_force_mse, structures
@@ -70,8 +71,9 @@ def judged_models(
             priors[system],
             facts_of(trainer, module, run, config) | shared,
             trapping_facts(potential, reference, run, seed),
-            structures(trainer, system, judgement),
         )
+        if (structure := structures(trainer, system, judgement)) is not None:
+            result = with_structures(result, *structure)
         if system < len(errors) and (error := errors[system]) is not None:
             result = with_mean_force_error(result, error.model, error.prior)
         results.append(result)
@@ -127,6 +129,9 @@ def logged_names(name: Name, results: list[FreeEnergyResult]) -> dict[str, float
 
 
 def validation_names(systems: list[str]) -> set[str]:
-    """Return the names of all that a validation with simulations logs of these systems."""
+    """Return the names of all that a validation with simulations and frames logs."""
     prefixes = (_prefix("free_energy", i, system) for i, system in enumerate(systems))
-    return {*COST, *(f"{prefix}/{key}" for prefix in prefixes for key in (*METRICS, SPEED))}
+    return {
+        *COST,
+        *(f"{prefix}/{key}" for prefix in prefixes for key in (*METRICS, *ERRORS, SPEED)),
+    }

@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 
+from cgfe.analysis.metrics import js_divergence
 from cgfe.data.frames import CGFrames
 from cgfe.geometry import rmsd
 from cgfe.reference.system import BeadSystem
-from cgfe.simulation.structure import BINS, CONTACT, QUANTITIES, compare_structure
+from cgfe.simulation.structure import (
+    BINS,
+    CONTACT,
+    ERRORS,
+    QUANTITIES,
+    compare_structure,
+    structure_errors,
+)
 
 
 def means(arrays: dict[str, np.ndarray], name: str) -> dict[str, float]:
@@ -63,7 +71,37 @@ def test_what_a_system_lacks_is_left_out(tiny: CGFrames, first_beads) -> None:
     arrays = compare_structure(system, frames, np.ones(50), frames[:5])
     known = np.isfinite(arrays["structure_edges"]).all(axis=1)
     assert dict(zip(QUANTITIES, known, strict=True)) == {
-        "bonds": True, "angles": False, "dihedrals": False, "gyration": True, "rmsd": False
+        "bonds": True, "angles": False, "dihedrals": False, "gyration": True, "rmsd": False,
+        "end_to_end": True,
     }  # fmt: skip
     assert np.isnan(arrays["contacts_model"]).all()
+    errors = structure_errors(arrays)
+    assert {*errors} == {*ERRORS}
+    assert {k for k, v in errors.items() if np.isfinite(v)} == {
+        "js_bonds", "js_gyration", "js_end_to_end"
+    }  # fmt: skip
     assert compare_structure(system, frames, np.ones(50), frames[:0]) == {}
+    assert np.isnan([*structure_errors({}).values()]).all()
+
+
+def test_errors_are_those_of_the_distributions(tiny: CGFrames) -> None:
+    system = BeadSystem.of(tiny)
+    frames, ones = tiny.positions, np.ones(len(tiny))
+    same = structure_errors(compare_structure(system, frames, ones, frames))
+    assert same == dict.fromkeys(ERRORS, 0.0)
+    half = frames[: len(frames) // 2]
+    twice = np.where(np.arange(len(frames)) < len(half), 2.0, 0.0)
+    weighted = structure_errors(compare_structure(system, half, ones[: len(half)], frames, twice))
+    assert weighted == pytest.approx(same, abs=1e-12)
+    found = compare_structure(system, frames, ones, half)
+    errors = structure_errors(found)
+    ends = [np.linalg.norm(x[:, -1] - x[:, 0], axis=1) for x in (frames, half)]
+    edges = found["structure_edges"][QUANTITIES.index("end_to_end")]
+    counts = [np.histogram(x, edges)[0] for x in ends]
+    assert errors["js_end_to_end"] == pytest.approx(js_divergence(*counts), rel=1e-9)
+    apart = abs(found["contacts_model"] - found["contacts_reference"])
+    assert errors["contact_error"] == pytest.approx(np.nanmean(apart))
+    assert min(errors.values()) > 0
+    assert structure_errors(compare_structure(system, frames, ones, frames + 100)) == pytest.approx(
+        same, abs=1e-3
+    )

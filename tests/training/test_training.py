@@ -17,6 +17,7 @@ import torch
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
+from cgfe.simulation.structure import ERRORS
 from cgfe.training.callbacks.free_energy_validation import FreeEnergyValidation
 from cgfe.training.checkpoints import Checkpoints, read_checkpoint
 from cgfe.training.judging import METRICS
@@ -84,7 +85,8 @@ def rows(run: Path) -> dict[tuple[str, int], float]:
 def test_run_directory_holds_everything(folder: Path) -> None:
     run = folder / "whole"
     content = json.loads((run / "free_energy.json").read_text())
-    assert {*FreeEnergyResult.load(run).metrics} == {*METRICS}
+    assert {*FreeEnergyResult.load(run).metrics} == {*METRICS, *ERRORS}
+    assert {*ERRORS} < {*FreeEnergyResult.load(run).training}
     for key in METRICS:
         assert isinstance(content[key], float), key
         if key not in ("blown_up", "split_half_js"):
