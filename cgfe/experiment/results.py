@@ -1,7 +1,7 @@
 """A sweep's runs as one figure of each setting and seed, with floor and the reference's error."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from cgfe.report.run import BETTER
 
 FINAL, VALIDATION = "final/js", "free_energy/js"
 """Metrics that are told unless another is asked for: the first one that a finished run logged."""
+SECONDS = "seconds"
+"""Wall time, as `cgfe sweep` notes it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class SweepResults:
         The run of each (row, column) that has a figure and a saved result of it.
     trapping : dict
         Arrays (K, S) of `cgfe.experiment.trapping`.
+    further : dict
+        Arrays (K, S) of the other figures of the same simulation, and `seconds`, the wall time.
     """
 
     parameter: str
@@ -74,6 +78,7 @@ class SweepResults:
     walkers: int | None
     runs: dict[tuple[int, int], Run]
     trapping: dict[str, FloatArray]
+    further: dict[str, FloatArray]
 
     def statistics(self) -> SweepFigures | None:
         """Return what statistics take; None if no setting has two seeds."""
@@ -153,7 +158,33 @@ def gather(
         walkers=walkers,
         runs={place: run for place, run in grid.items() if saved[place] is not None},
         trapping=trapping_figures((len(settings), len(seeds)), saved),
+        further=_further(figures.shape, grid, metric),
     )
+
+
+def _further(
+    shape: tuple[int, ...], runs: Mapping[tuple[int, int], Run], told: str
+) -> dict[str, FloatArray]:
+    """Return the other figures (K, S) of the simulation that is told, where they vary at all."""
+    prefix = told.rpartition("/")[0]
+    found = {}
+    for metric in (*(f"{prefix}/{key}" for key in BETTER), SECONDS):
+        values = np.full(shape, np.nan)
+        for place, run in runs.items():
+            values[place] = _figure(run, metric)
+        known = values[np.isfinite(values)]
+        if metric != told and len(known) and np.ptp(known) > 0:
+            found[key_of(metric)] = values
+    return found
+
+
+def further_labels(keys: Iterable[str]) -> dict[str, str]:
+    """Return the heads of further figures, as they are made such that lower is better."""
+    found = {}
+    for key in keys:
+        name, unit = ("wall time", "s") if key == SECONDS else _words(f"final/{key}")
+        found[key] = f"{name}, {unit}" if unit else name
+    return found
 
 
 def _where(sweep: SweepRuns, where: Mapping[str, Setting]) -> list[Run]:

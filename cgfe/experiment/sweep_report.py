@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from cgfe.analysis.intervals import Interval
 from cgfe.errors import InputError
 from cgfe.experiment.decision import Decision, choose_baseline, decide_results
 from cgfe.experiment.figures import Setting
+from cgfe.experiment.further import FurtherFigure, compare_figures
 from cgfe.experiment.intervals import SettingMean
-from cgfe.experiment.results import SweepResults, gather, text_of
+from cgfe.experiment.results import SweepResults, further_labels, gather, text_of
 from cgfe.experiment.runs import FINISHED, SweepRuns, read_runs
-from cgfe.experiment.trapping import TrappingFigure, compare_trapping, trapping_words
+from cgfe.experiment.trapping import LABELS, NOTE, trapping_words
 from cgfe.files import replacing
-from cgfe.report.sweep import SweepPage, write_sweep_page
+from cgfe.report.sweep import FigureTable, SweepPage, write_sweep_page
 from cgfe.simulation.results import FreeEnergyResult
 
 PAGE, NUMBERS = "sweep.html", "sweep.json"
@@ -66,17 +67,24 @@ def write_sweep_report(
     results = gather(runs, metric, parameter, where)
     base = choose_baseline(results, baseline)
     found = decide_results(results, base)
-    trapping = compare_trapping(results.trapping, results.settings.index(base))
+    row = results.settings.index(base)
+    trapping = compare_figures(results.trapping, LABELS, row)
+    further = compare_figures(results.further, further_labels(results.further), row)
     names = [text_of(setting) for setting in results.settings]
     words = trapping_words(trapping, names, f"{results.option} {text_of(base)}")
     found = replace(found, sentences=(*found.sentences, *words))
     page = Path(output) if output is not None else Path(folder) / PAGE
     numbers = page.with_suffix(".json")
     troubles = _troubles(runs, results)
-    drawn = _page(runs, results, base, found, trapping, troubles)
+    tables = [
+        _table("trapping", "Are replicas trapped?", trapping, NOTE),
+        _table("further", "Further figures", further, "Lower is better."),
+    ]
+    drawn = _page(runs, results, base, found, [t for t in tables if t.heads], troubles)
     write_sweep_page(drawn, page)
     with replacing(numbers) as temporary:
-        content = _numbers(runs, results, base, found, trapping, troubles)
+        content = _numbers(runs, results, base, found, troubles)
+        content |= {"trapping": _entries(results, trapping), "further": _entries(results, further)}
         temporary.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
     return SweepReport(page, numbers, found.headline, found.sentences, drawn)
 
@@ -100,7 +108,7 @@ def _page(
     results: SweepResults,
     baseline: Setting,
     found: Decision,
-    trapping: tuple[TrappingFigure, ...],
+    tables: list[FigureTable],
     troubles: list[tuple[str, str]],
 ) -> SweepPage:
     by_row = {comparison.row: comparison for comparison in found.comparisons}
@@ -140,15 +148,7 @@ def _page(
             for c in found.comparisons
         ],
         surfaces=_surfaces(results, base, found),
-        trapping=[
-            {
-                "setting": text_of(setting),
-                "cells": [(f.means[row], f.apart[row]) for f in trapping],
-            }
-            for row, setting in enumerate(results.settings)
-            if trapping
-        ],
-        trapping_heads=[figure.label for figure in trapping],
+        tables=tables,
         facts=_facts(runs, results),
         troubles=troubles,
     )
@@ -215,7 +215,6 @@ def _numbers(
     results: SweepResults,
     baseline: Setting,
     found: Decision,
-    trapping: tuple[TrappingFigure, ...],
     troubles: list[tuple[str, str]],
 ) -> dict[str, Any]:
     """Return what sweep.json holds."""
@@ -248,23 +247,34 @@ def _numbers(
             {key: value for key, value in asdict(c).items() if key != "row"}
             for c in found.comparisons
         ],
-        "trapping": {
-            figure.key: [
-                {
-                    "setting": setting,
-                    **_ends(figure.means[row]),
-                    "differs_from_baseline": figure.apart[row],
-                    "figures": dict(zip(seeds, map(float, figure.values[row]), strict=True)),
-                }
-                for row, setting in enumerate(results.settings)
-            ]
-            for figure in trapping
-        },
         "trend": None if found.trend is None else asdict(found.trend),
         "better": found.better,
         "worse": found.worse,
         "headline": found.headline,
         "sentences": found.sentences,
+    }
+
+
+def _table(name: str, title: str, figures: Sequence[FurtherFigure], note: str) -> FigureTable:
+    heads = [figure.label for figure in figures]
+    rows = zip(*(zip(f.means, f.apart, strict=True) for f in figures), strict=True)
+    return FigureTable(name, title, heads, [*rows], note)
+
+
+def _entries(results: SweepResults, figures: Sequence[FurtherFigure]) -> dict[str, Any]:
+    """Return what sweep.json holds of further figures."""
+    seeds = [text_of(seed) for seed in results.seeds]
+    return {
+        figure.key: [
+            {
+                "setting": setting,
+                **_ends(figure.means[row]),
+                "differs_from_baseline": figure.apart[row],
+                "figures": dict(zip(seeds, map(float, figure.values[row]), strict=True)),
+            }
+            for row, setting in enumerate(results.settings)
+        ]
+        for figure in figures
     }
 
 

@@ -2,40 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from cgfe.analysis.intervals import Interval
 from cgfe.array_types import FloatArray
-from cgfe.experiment.figures import FEWEST_SEEDS
-from cgfe.experiment.intervals import mean_interval
+from cgfe.experiment.further import FurtherFigure
 from cgfe.experiment.saved import Saved
-
-
-@dataclass(frozen=True)
-class TrappingFigure:
-    """One figure of trapping.
-
-    Attributes
-    ----------
-    key, label : str
-        `label` as a column's head.
-    values : array (K, S)
-        Of each setting and seed, NaN where a run does not tell it.
-    means : tuple of Interval
-        Over seeds, of each setting.
-    apart : tuple of bool
-        Whether the paired differences of each setting from the baseline are more than chance.
-    """
-
-    key: str
-    label: str
-    values: FloatArray
-    means: tuple[Interval, ...]
-    apart: tuple[bool, ...]
 
 
 def _stayed(t: Mapping[str, Any]) -> float:
@@ -67,6 +40,18 @@ FIGURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
 }
 
 
+LABELS = {key: label for key, (label, _) in FIGURES.items()}
+NOTE = (
+    "Replicas are followed while they are at the data’s temperature, between a folded and an "
+    "unfolded core; a replica that never left its start’s state is trapped only where the memory "
+    "of the start is above 0: that is the folded share of replicas that began folded minus that of "
+    "those that began unfolded, in the second half of the time. Deepest bin: the model’s largest "
+    "population of a bin over the reference’s. Stretched bonds: share of the scans in which the "
+    "energy falls by more than kT."
+)
+"""What the figures are."""
+
+
 def trapping_figures(
     shape: tuple[int, int], saved: Mapping[tuple[int, int], Saved | None]
 ) -> dict[str, FloatArray]:
@@ -89,44 +74,14 @@ def _read(read: Callable[[Mapping[str, Any]], float], trapping: Mapping[str, Any
         return math.nan  # an older result, no native structure, or null for no value
 
 
-def compare_trapping(
-    figures: Mapping[str, FloatArray], baseline: int
-) -> tuple[TrappingFigure, ...]:
-    """Return means over seeds, and which settings differ from the baseline's row.
-
-    They differ where a t test of the paired differences has p < 0.05 / N, with N comparisons in
-    all (Bonferroni): that any of them does by chance has 5 %.
-    """
-    found = []
-    number = max(1, len(figures) * (len(next(iter(figures.values()), [])) - 1))
-    for key, values in figures.items():
-        apart = []
-        for row in values:
-            paired = row - values[baseline]
-            known = paired[np.isfinite(paired)]
-            apart.append(len(known) >= FEWEST_SEEDS and _chance(known) < 0.05 / number)
-        means = tuple(mean_interval(row[np.isfinite(row)]) for row in values)
-        found.append(TrappingFigure(key, FIGURES[key][0], values, means, tuple(apart)))
-    return tuple(found)
-
-
-def _chance(differences: FloatArray) -> float:
-    """Return the two-sided p of a t test that their mean is 0."""
-    mean = float(differences.mean())
-    error = float(differences.std(ddof=1)) / len(differences) ** 0.5
-    if error == 0:
-        return float(mean == 0)
-    return float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
-
-
 def trapping_words(
-    figures: tuple[TrappingFigure, ...], settings: Sequence[str], baseline: str
+    figures: tuple[FurtherFigure, ...], settings: Sequence[str], baseline: str
 ) -> tuple[str, ...]:
     """Say which settings hold their replicas otherwise than the baseline does.
 
     Parameters
     ----------
-    figures : tuple of TrappingFigure
+    figures : tuple of FurtherFigure
     settings : sequence of str
         K names.
     baseline : str

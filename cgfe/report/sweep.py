@@ -40,6 +40,29 @@ SPREAD = 0.18
 
 
 @dataclass(frozen=True)
+class FigureTable:
+    """Means of further figures over seeds, starred where they differ from the baseline's.
+
+    Attributes
+    ----------
+    name, title : str
+        `name` in the page's attributes.
+    heads : sequence of str
+        Names of the figures.
+    cells : sequence of sequence of (Interval, bool)
+        Of each setting, for each head: the mean, and whether it is starred.
+    note : str
+        What the figures are.
+    """
+
+    name: str
+    title: str
+    heads: Sequence[str]
+    cells: Sequence[Sequence[tuple[Interval, bool]]]
+    note: str
+
+
+@dataclass(frozen=True)
 class SweepPage:
     """What the page of a sweep shows.
 
@@ -67,10 +90,8 @@ class SweepPage:
         The tables' rows.
     surfaces : sequence of (name, FreeEnergyResult)
         Some runs, of the same reference, whose surfaces are shown; may be none.
-    trapping_heads : sequence of str
-        Names of figures of trapping; none where no run tells one.
-    trapping : sequence of dict
-        Of each setting: `cells`, a mean and whether it differs from the baseline, for each head.
+    tables : sequence of FigureTable
+        Further figures; may be none.
     facts : sequence of (name, text)
         About the runs.
     troubles : sequence of (run, words)
@@ -95,8 +116,7 @@ class SweepPage:
     mean_rows: Sequence[dict[str, Any]]
     comparison_rows: Sequence[dict[str, Any]]
     surfaces: Sequence[tuple[str, FreeEnergyResult]]
-    trapping_heads: Sequence[str]
-    trapping: Sequence[dict[str, Any]]
+    tables: Sequence[FigureTable]
     facts: Sequence[tuple[str, str]]
     troubles: Sequence[tuple[str, str]]
 

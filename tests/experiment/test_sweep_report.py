@@ -44,7 +44,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.tags.append(tag)
-        for key in ("data-setting", "data-compared", "data-trapping"):
+        for key in ("data-setting", "data-compared", "data-trapping", "data-further"):
             if key in attributes:
                 self.row = f"{key} {attributes[key]}"
                 self.rows[self.row] = []
@@ -216,6 +216,37 @@ def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
     words = "comparisons together, differs in never left their start’s state: 1 (0.63)"
     assert words in page.text
     assert "stretched bonds that fall" not in page.text
+
+
+def test_other_figures_of_the_simulation_stand_in_a_table(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep-made")
+    rows = read_rows(folder)
+    for row in rows:
+        weight, seed = float(row[WEIGHT]), int(row[SEED])
+        row |= {
+            "free_energy/js_rmsd": 0.3 - 0.1 * weight + 0.01 * seed,
+            "free_energy/coverage": 0.9 + 0.01 * (seed % 2) * (weight == 0.5),
+            "free_energy/blown_up": 0.0,
+            "seconds": 100 + seed,
+        }
+    write_rows(folder, rows)
+    numbers, page = report(folder)
+    # What never varies is left out, and so is what the page is about.
+    assert list(numbers["further"]) == ["delta_f_kt", "js_rmsd", "coverage", "seconds"]
+    differs = {
+        key: [row["differs_from_baseline"] for row in found]
+        for key, found in numbers["further"].items()
+    }
+    assert differs == {
+        "delta_f_kt": [False, False, True],
+        "js_rmsd": [False, True, True],
+        "coverage": [False, False, False],
+        "seconds": [False, False, False],
+    }
+    assert numbers["further"]["coverage"][0]["mean"] == pytest.approx(0.1)  # missing coverage
+    expected = interval(0.2 + 0.01 * np.arange(8))
+    assert page.rows["data-further 1"][3:6] == pytest.approx(expected)
+    assert "JS of the RMSD to the native structure, nats" in page.text
 
 
 def test_surfaces_of_the_middle_runs_are_shown(tmp_path: Path) -> None:

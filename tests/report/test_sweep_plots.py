@@ -31,8 +31,7 @@ def page(floor: Floor | None = None) -> SweepPage:
         mean_rows=(),
         comparison_rows=(),
         surfaces=(),
-        trapping_heads=(),
-        trapping=(),
+        tables=(),
         facts=(),
         troubles=(),
     )
