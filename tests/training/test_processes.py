@@ -179,6 +179,19 @@ def whole_step(tiny_file: Path, folder: Path, loaded: dict[str, Any]) -> dict[st
     return {"gradients": gradients, "weights": dict(field.named_parameters())}
 
 
+# Keeps what each process has of the loss at the end.
+LOSS_AT_END = """
+import sys
+import torch
+from cgfe.training.module import CGForceField as Field
+def kept(self):
+    torch.save(self.loss.state_dict(), f"loss-{self.global_rank}.pt")
+Field.on_train_end = kept
+from cgfe.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_two_processes_fit_where_one_batch_holds_all_validation_frames(
     tiny_file: Path, tmp_path: Path
 ) -> None:
@@ -186,8 +199,13 @@ def test_two_processes_fit_where_one_batch_holds_all_validation_frames(
     words = [*TWO, "--run_dir=two", "--data.batch_size=512", "--free_energy.every_n_epochs=1"]
     words += ["--data.reference.bins=6", "--model.loss=null", "--model.losses.force.weight=1"]
     words += ["--model.losses.self_consistent.weight=0.5", "--trainer.max_epochs=2"]
-    printed = cgfe(tmp_path, "fit", "--config=tiny.yaml", *words)
+    done = ran_apart(tmp_path, LOSS_AT_END, "fit", "--config=tiny.yaml", *words)
+    printed, _ = done.communicate(timeout=200)
     assert "report: two/report.html" in printed
+    # Each simulates its share, and both learn from all.
+    first, second = (torch.load(tmp_path / f"loss-{rank}.pt") for rank in (0, 1))
+    assert first["terms.self_consistent_mse.correction_0"].abs().sum() > 0
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
     alone = cgfe(tmp_path, "validate", "--ckpt_path=two/checkpoints/last.ckpt",
                  "--trainer.devices=1", "--trainer.strategy=auto")  # fmt: skip
     both = cgfe(tmp_path, "validate", "--ckpt_path=two/checkpoints/last.ckpt")
