@@ -8,6 +8,7 @@
 # make docs    set up and build the documentation into site/ (warnings are errors)
 # make experiment  the paper's experiment, 99 runs (two hours on two idle cores), into results/energy_weight/;
 #              SWEEP=labels: another file of sweeps/. Called again, it goes on
+# make terms   the terms of the loss beside one another, 81 runs, into results/energy_terms/
 # make report  draw the newest run's report again
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/chignolin.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all fuzz lint bench docs data data-full experiment report setup
+.PHONY: train test test-all fuzz lint bench docs data data-full experiment terms report setup
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -82,6 +83,10 @@ REPORT ?=
 experiment: setup
 	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS); swept=$$?; \
 	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP) && exit $$swept
+
+terms: REPORT += --baseline forces
+terms: SWEEP := energy_terms
+terms: experiment
 
 report: setup
 	$(BIN)/cgfe report $$(ls -td runs/*/config.yaml | head -n 1 | xargs dirname)

@@ -109,6 +109,30 @@ def test_the_labels_sweep_has_every_variant_once() -> None:
     assert len({point["seed_everything"] for point in points}) == 5
 
 
+def test_the_terms_sweep_has_every_file_and_each_can_be_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    sweep = SweepFile.load("sweeps/energy_terms.yaml")
+    points = [point for point in sweep.grid() if point["seed_everything"] == 3]
+    assert sorted(point["config"] for point in points) == sorted(
+        map(str, Path("configs/terms").glob("*.yaml"))
+    )
+    seen = []
+    for point in points:
+        words = sweep.arguments(point, ["--print_config"])
+        assert main(words[words.index("fit") :]) == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        given = yaml.safe_load(Path(point["config"]).read_text())["model"]["losses"]
+        for name, settings in given.items():
+            assert config["model"]["losses"][name].items() >= settings.items()
+        assert config["model"]["loss"] is None
+        assert config["seed_everything"] == 3
+        assert config["free_energy"]["every_n_epochs"] == 2
+        seen.append(frozenset(given))
+    assert len({*seen}) == len(points)
+
+
 def test_every_kind_of_parameter(tmp_path: Path) -> None:
     path = sweep_of(tmp_path, method="random", run_cap=2)
     content = yaml.safe_load(path.read_text())
