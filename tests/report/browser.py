@@ -25,9 +25,10 @@ def check_layout(page: Path, width: int, images: int) -> None:
     html = page.read_text(encoding="utf-8")
     copy.write_text(html.replace("</body>", SCRIPT + "</body>"), encoding="utf-8")
     done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-         f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", str(copy)],
-        capture_output=True, text=True, timeout=60,
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--window-size={width},900", f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", str(copy)],
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     title = re.search(r"<title>([\d ]+)</title>", done.stdout)
     assert title is not None, done.stderr
