@@ -27,7 +27,8 @@ def check_layout(page: Path, width: int, images: int) -> None:
     done = subprocess.run(
         [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--window-size={width},900", f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", str(copy)],
+         f"--window-size={width},900", f"--user-data-dir={page.parent / 'profile'}", "--dump-dom",
+         str(copy)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     title = re.search(r"<title>([\d ]+)</title>", done.stdout)
