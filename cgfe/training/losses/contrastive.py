@@ -47,8 +47,8 @@ class ContrastiveEstimation(LossTerm):
     prior alone, so that h is −βU_network + c, or that of another model.
 
     The samples are simulated once, at the start of a fit, and kept in checkpoints, 5,120 of each
-    system at most, drawn at random. Those of every fourth trajectory or ladder, at least one, are
-    held out: at a validation or test it is they that frames are told from.
+    system at most, drawn at random. Those of a quarter of the trajectories or ladders, at least of
+    one, are held out: at a validation or test it is they that frames are told from.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class ContrastiveEstimation(LossTerm):
         )
 
     def _keep(self, system: int, run: SimulationResult) -> None:
-        """Keep samples of a simulation, those of every fourth trajectory or ladder held out."""
+        """Keep samples of a simulation, those of a quarter of the ladders held out."""
         burnt, whole = int(self.simulation.burn_in * len(run.positions)), ~run.blown_up
         positions = torch.from_numpy(run.positions[burnt:, whole])
         ladders = positions.shape[1]
