@@ -43,7 +43,7 @@ class Losses:
         false, batch_size: 128, model: null, simulation: {}}.
     projected_mean_force : ProjectedMeanForce, optional
         Forces along the TICs, averaged over frames near one another: {weight: 1.0, weighted:
-        false, tics: 2, groups: 16}.
+        false, tics: 2, groups: 8}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
 

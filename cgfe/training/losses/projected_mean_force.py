@@ -57,6 +57,12 @@ class ProjectedMeanForce(LossTerm):
     that the network's forces along each TIC are right in the mean over the *data's* frames there,
     which a model with other frames there can have too; what is across the TICs it does not see.
 
+    Most of a batch's value is noise. Of a model trained on the forces of the embedded chignolin
+    set (4 epochs of the shipped config), all training frames together have 0.95, 2.2, 2.8 and 3.1
+    with 4, 8, 16 and 32 groups; batches of 256 of them have standard deviations of 18, 24, 38 and
+    50, so that 8 groups tell most, and the mean of an epoch of 147 batches is good to 2. Trained
+    with a weight of 0.03 or more the network takes up that noise. At weight 0 it is logged, too.
+
     Alone it has no lower bound: of a set of finite size, the more the errors of single frames
     differ the lower it is, by their variance over the number of frames in a group of the whole set.
     Forces beside it (`force`) outweigh that by the same number.
@@ -66,7 +72,7 @@ class ProjectedMeanForce(LossTerm):
     fields = ("forces",)
 
     def __init__(
-        self, weight: float = 1.0, weighted: bool = False, tics: int = 2, groups: int = 16
+        self, weight: float = 1.0, weighted: bool = False, tics: int = 2, groups: int = 8
     ) -> None:
         super().__init__(weight, weighted)
         self.tics, self.groups = tics, groups
