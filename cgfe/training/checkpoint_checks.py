@@ -11,7 +11,10 @@ from torch import Tensor
 from cgfe.errors import InputError
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.reference.reference import Reference
-from cgfe.training.checkpoints import references_of, state_of_loss
+from cgfe.training.checkpoints import content_of, references_of, state_of_loss
+
+NETWORK = "network."
+"""How the names of the network's parameters begin."""
 
 
 @contextmanager
@@ -74,6 +77,36 @@ def check_network(settings: Mapping[str, Any], state: Mapping[str, Any]) -> None
 
 def _listed(shape: torch.Size | None) -> str:
     return "none" if shape is None else str(tuple(shape))
+
+
+def model_of(
+    checkpoint: Mapping[str, Any], name: str
+) -> tuple[CGSchNet, list[str], list[Reference]]:
+    """Return the network of a checkpoint that was read, with its systems' names and references.
+
+    Parameters
+    ----------
+    checkpoint : mapping
+    name : str
+        What errors call it.
+
+    Raises
+    ------
+    InputError
+        If it is no cgfe checkpoint, or a damaged one.
+    """
+    content = content_of(checkpoint, name)
+    with reading(name):
+        state = {
+            key.removeprefix(NETWORK): x
+            for key, x in checkpoint["state_dict"].items()
+            if key.startswith(NETWORK)
+        }
+        check_network(content["network"], state)
+        network = CGSchNet(CGSchNetConfig(**content["network"]))
+        references = checked_references(content)
+        network.load_state_dict(state)
+        return network, content["names"], references
 
 
 def checked_references(content: Mapping[str, Any]) -> list[Reference]:

@@ -35,7 +35,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def content_of(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
+def content_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return what cgfe has put into a checkpoint.
 
     Raises

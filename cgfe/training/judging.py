@@ -1,13 +1,14 @@
 """The models and priors of a training, simulated and judged against sampled frames."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 
 from cgfe.reference.ensembles import Part
 from cgfe.simulation.evaluation import free_energy_result, judge, with_mean_force_error
-from cgfe.simulation.langevin import SimulationConfig
+from cgfe.simulation.langevin import SimulationConfig, SimulationResult
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
 from cgfe.simulation.structure import ERRORS, with_structures
 from cgfe.simulation.trapping import trapping_facts
@@ -16,7 +17,7 @@ from cgfe.training.frame_figures import prior_force_mse, structures
 from cgfe.training.mean_forces import mean_force_errors
 from cgfe.training.module import CGForceField
 from cgfe.training.priors import judged_prior
-from cgfe.training.replicas import LastingReplicas, facts_of
+from cgfe.training.replicas import LastingReplicas
 
 Name = Literal["free_energy", "final"]
 """What a judgement is logged as: a validation's or a test's, or that of the end of a fit."""
@@ -59,7 +60,7 @@ def judged_models(
     shared = {"prior_force_mse": prior_force_mse(trainer), "validations_before": replicas.turn}
     for system, reference in enumerate(module.references):
         potential = module.potential(system)
-        run = replicas.simulate(trainer, module, potential, system, config)
+        run = replicas.simulate(trainer, module, potential, reference, system, config)
         seed = config.seed or 0
         judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part, seed)
         if name == "free_energy" and trainer.state.fn == "fit":
@@ -69,7 +70,7 @@ def judged_models(
             reference,
             judgement,
             priors[system],
-            facts_of(trainer, module, run, config) | shared,
+            _facts_of(trainer, module, run, config) | shared,
             trapping_facts(potential, reference, run, seed),
         )
         if (structure := structures(trainer, system, judgement)) is not None:
@@ -108,6 +109,29 @@ def judged_end(
     for logger in trainer.loggers:
         logger.log_metrics(metrics, trainer.global_step)
     return priors, results
+
+
+def _facts_of(
+    trainer: L.Trainer, module: CGForceField, run: SimulationResult, config: SimulationConfig
+) -> dict[str, Any]:
+    """Return how a model was simulated, for its `FreeEnergyResult`."""
+    now = (trainer.current_epoch, trainer.global_step)
+    epoch, step = now if trainer.state.fn == "fit" else module.trained or now
+    settings = asdict(config)
+    return {
+        "replicas": run.replicas,
+        "trajectories": run.positions.shape[1],
+        "steps": run.steps,
+        **{key: settings[key] for key in ("time_step_ps", "friction_per_ps", "burn_in", "seed")},
+        "seconds": run.seconds,
+        "replica_steps_per_second": run.replica_steps_per_second,
+        "kinetic_temperature_kelvin": run.kinetic_temperature,
+        "ladder": settings["ladder"],
+        "acceptance": run.acceptance,
+        "device": str(module.device),
+        "epoch": epoch,
+        "step": step,
+    }
 
 
 def _force_field(trainer: L.Trainer) -> CGForceField:

@@ -22,12 +22,12 @@ from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
+from cgfe.simulation.langevin import SimulationConfig, SimulationResult
 from cgfe.training.checkpoint_checks import (
-    check_network,
     check_same_frames,
     check_same_loss,
     check_same_network,
-    checked_references,
+    model_of,
     reading,
 )
 from cgfe.training.checkpoints import (
@@ -38,10 +38,8 @@ from cgfe.training.checkpoints import (
 )
 from cgfe.training.filter_grid import FilterGrid
 from cgfe.training.losses import LossConfig, Losses, Setting, Turn, WeightedLoss
+from cgfe.training.replicas import simulate_together
 from cgfe.training.schedules import end_as_told, length_of, optimizer_and_schedule
-
-NETWORK = "network."
-"""How the names of the network's parameters begin."""
 
 
 class CGForceField(L.LightningModule):
@@ -252,6 +250,24 @@ class CGForceField(L.LightningModule):
         one = [torch.nn.Parameter(torch.zeros(1))]
         optimizer_and_schedule(one, self.make_optimizer, self.make_scheduler)
 
+    def on_fit_start(self) -> None:
+        """Let terms of the loss simulate what they need."""
+        assert self.loss is not None
+
+        def simulate(
+            potential: Potential, system: int, config: SimulationConfig, name: str
+        ) -> SimulationResult:
+            return simulate_together(
+                self.trainer,
+                self,
+                potential.to(self.device),
+                self.references[system],
+                config,
+                name,
+            )
+
+        self.loss.before_fit(simulate)
+
     def on_train_start(self) -> None:
         """See to it that a cosine schedule ends where it is told to."""
         if self._length is not None:
@@ -312,15 +328,9 @@ class CGForceField(L.LightningModule):
         InputError
             If it is no cgfe checkpoint.
         """
-        content = content_of(checkpoint, name)
+        network, names, references = model_of(checkpoint, name)
+        module = cls(network.config)
+        module.network = network
         with reading(name):
-            state = {
-                key.removeprefix(NETWORK): x
-                for key, x in checkpoint["state_dict"].items()
-                if key.startswith(NETWORK)
-            }
-            check_network(content["network"], state)
-            module = cls(CGSchNetConfig(**content["network"]))
-            module.set_references(checked_references(content), content["names"])
-            module.network.load_state_dict(state)
+            module.set_references(references, names)
         return module.eval()

@@ -54,7 +54,7 @@ def judged_prior(
         rank_zero_debug(f"The prior alone was simulated before: {path}.")
         return known
     potential = reference.potential().to(module.device)
-    run = simulate_together(trainer, module, potential, system, config, "prior alone")
+    run = simulate_together(trainer, module, potential, reference, config, "prior alone")
     judgement = judge(reference, run.positions, run.blown_up, config.burn_in, part)
     found = PriorResult(judgement.metrics, judgement.density)
     if trainer.is_global_zero:

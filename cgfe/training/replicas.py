@@ -1,7 +1,6 @@
 """Simulations by all processes of a training: each runs its share of the replicas."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -10,10 +9,10 @@ import torch
 
 from cgfe.model.potential import Potential
 from cgfe.progress import Bar
+from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import simulate
 from cgfe.simulation.langevin import SimulationConfig, SimulationResult
 from cgfe.training.checkpoint_checks import reading
-from cgfe.training.module import CGForceField
 
 
 class LastingReplicas:
@@ -30,15 +29,16 @@ class LastingReplicas:
     def simulate(
         self,
         trainer: L.Trainer,
-        module: CGForceField,
+        module: L.LightningModule,
         potential: Potential,
+        reference: Reference,
         system: int,
         config: SimulationConfig,
     ) -> SimulationResult:
         """Go on with the replicas of a system on the model's potential as it is now."""
         last = self.last.get(system)
         run = simulate_together(
-            trainer, module, potential, system, config, "model", last, self.turn
+            trainer, module, potential, reference, config, "model", last, self.turn
         )
         self.last[system] = torch.from_numpy(run.last)
         return run
@@ -64,9 +64,9 @@ class LastingReplicas:
 
 def simulate_together(
     trainer: L.Trainer,
-    module: CGForceField,
+    module: L.LightningModule,
     potential: Potential,
-    system: int,
+    reference: Reference,
     config: SimulationConfig,
     name: str,
     last: torch.Tensor | None = None,
@@ -76,10 +76,11 @@ def simulate_together(
 
     Parameters
     ----------
-    trainer, module : Trainer, CGForceField
+    trainer, module : Trainer, LightningModule
     potential : Potential
         On the module's device.
-    system : int
+    reference : Reference
+        Of the system.
     config : SimulationConfig
     name : str
         What the progress bar calls the potential.
@@ -100,7 +101,7 @@ def simulate_together(
 
         run = simulate(
             potential,
-            module.references[system],
+            reference,
             config,
             module.device,
             rank,
@@ -112,7 +113,7 @@ def simulate_together(
     return run if world_size == 1 else _gathered(module, run)
 
 
-def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
+def _gathered(module: L.LightningModule, run: SimulationResult) -> SimulationResult:
     device = module.device
     gather: Callable[[torch.Tensor], Any] = module.all_gather
     # Each process numbers its replicas from 0.
@@ -138,26 +139,3 @@ def _gathered(module: CGForceField, run: SimulationResult) -> SimulationResult:
         followed=np.concatenate(list(followed), axis=1),
         starts=np.concatenate(list(starts)),
     )
-
-
-def facts_of(
-    trainer: L.Trainer, module: CGForceField, run: SimulationResult, config: SimulationConfig
-) -> dict[str, Any]:
-    """Return how a model was simulated, for its `FreeEnergyResult`."""
-    now = (trainer.current_epoch, trainer.global_step)
-    epoch, step = now if trainer.state.fn == "fit" else module.trained or now
-    settings = asdict(config)
-    return {
-        "replicas": run.replicas,
-        "trajectories": run.positions.shape[1],
-        "steps": run.steps,
-        **{key: settings[key] for key in ("time_step_ps", "friction_per_ps", "burn_in", "seed")},
-        "seconds": run.seconds,
-        "replica_steps_per_second": run.replica_steps_per_second,
-        "kinetic_temperature_kelvin": run.kinetic_temperature,
-        "ladder": settings["ladder"],
-        "acceptance": run.acceptance,
-        "device": str(module.device),
-        "epoch": epoch,
-        "step": step,
-    }

@@ -17,7 +17,15 @@ from cgfe.model.schnet import CGSchNetConfig
 from cgfe.reference.config import ReferenceConfig
 from cgfe.training.checkpoints import read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
-from cgfe.training.losses import ForceMatching, Losses, MeanForceMatching, RelativeEntropy, Turn
+from cgfe.training.losses import (
+    ContrastiveEstimation,
+    ForceMatching,
+    Losses,
+    MeanForceMatching,
+    ProjectedMeanForce,
+    RelativeEntropy,
+    Turn,
+)
 from cgfe.training.module import CGForceField
 from tests.training.test_processes import FIRST_STEP, TWO, ran_apart
 from tests.training.test_training import SIZES, as_mean_forces, cgfe, rows
@@ -32,6 +40,11 @@ model:
     force: {weight: 0.5}
     mean_force: {weight: 0.5, batch_size: 8}
     relative_entropy: {weight: 0.5, batch_size: 16, least_share: 0.05}
+    contrastive:
+      weight: 0.5
+      batch_size: 16
+      simulation: {replicas: 8, steps: 200, save_interval: 20}
+    projected_mean_force: {weight: 0.01, groups: 4}
 trainer: {max_epochs: 3}
 free_energy: {every_n_epochs: 1}
 """
@@ -83,12 +96,13 @@ def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
     for part in ("state_dict", "optimizer_states"):
         torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
     assert whole["state_dict"]["loss.terms.relative_entropy_gap.counts"].item() > 16
+    assert (whole["state_dict"]["loss.terms.contrastive_entropy.counts"] > 4).all()
     first, second = rows(folder / "whole"), rows(folder / "killed")
     assert first.keys() == second.keys()
     found = {key for key, value in first.items() if value > 0}
-    for name in ("mean_force_matching_mse", "relative_entropy_ess"):
+    for name in ("mean_force_matching_mse", "contrastive_entropy", "relative_entropy_ess"):
         steps = {step for key, step in found if key == f"train/{name}"}
-        assert len(steps) == (2 if "entropy" in name else 3), "nothing was simulated before"
+        assert len(steps) == (2 if "relative" in name else 3), "nothing was simulated before"
     for key, value in first.items():
         # An epoch's mean that was interrupted is of its rest; the last epoch's is whole.
         if key[0].startswith("train/") and key[1] == max(step for _, step in first):
@@ -112,6 +126,8 @@ def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
             ForceMatching(0.5),
             mean_force=MeanForceMatching(0.5, batch_size=8),
             relative_entropy=RelativeEntropy(0.5),
+            contrastive=ContrastiveEstimation(0.5, batch_size=16),
+            projected_mean_force=ProjectedMeanForce(0.01, groups=4),
         ),
     )
     data = CGFramesDataModule(
@@ -128,8 +144,8 @@ def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
         batch = Batch(**loaded[f"batch-{rank}"])
         terms = field.loss(*field.energy_and_forces(batch), batch, Turn("train", rank))
         (terms["loss"] / 2).backward()
-        shares.append(terms["mean_force_matching_mse"].item())
-    assert shares[0] != shares[1], "both drew the same"
+        shares.append([terms[x].item() for x in ("mean_force_matching_mse", "contrastive_entropy")])
+    assert all(one != other for one, other in zip(*shares, strict=True)), "both drew the same"
     own: dict[str, Tensor | None] = {key: p.grad for key, p in field.named_parameters()}
     for name, gradient in own.items():
         assert gradient is not None, name

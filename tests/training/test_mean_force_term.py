@@ -9,32 +9,17 @@ import torch
 from torch_geometric.data import Batch
 
 from cgfe.data.frames import CGFrames
-from cgfe.data.splits import Split
 from cgfe.errors import InputError
-from cgfe.model.schnet import CGSchNetConfig
-from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.reference import Reference
-from cgfe.training.arrays import system_tensors
 from cgfe.training.losses import ForceMatching, Losses, MeanForceMatching, Turn
 from cgfe.training.losses.draws import drawn
 from cgfe.training.losses.mean_force import inverse_variances
 from cgfe.training.module import CGForceField
+from tests.training.small_models import NETWORK, evaluated
 from tests.training.test_training import SIZES, as_mean_forces, cgfe, rows
 
-NETWORK = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=6)
 NAME = "mean_force_matching_mse"
 SIZE = 10
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: CGFrames) -> Reference:
-    config = ReferenceConfig(tica_lag_ps=5, bins=12, starts=32)
-    return Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), config)
-
-
-@pytest.fixture
-def batch(tiny: CGFrames, reference: Reference) -> Batch:
-    return system_tensors(tiny, reference, 0).batch(torch.arange(0, len(tiny), 170))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +38,6 @@ def module_of(
     module = CGForceField(NETWORK, losses=Losses(ForceMatching(0.5), mean_force=term))
     module.set_references([reference], ["tiny"], [means], seed=7)
     return module
-
-
-def terms_of(module: CGForceField, batch: Batch, turn: Turn) -> dict[str, torch.Tensor]:
-    assert module.loss is not None
-    found: dict[str, torch.Tensor] = module.loss(*module.energy_and_forces(batch), batch, turn)
-    return found
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -80,7 +59,7 @@ def test_by_hand(
     squares = ((forces.numpy() - means.forces[own]) ** 2).mean(axis=(1, 2))
     for number in (0, 3):
         chosen = drawn(len(own), SIZE, number, 7).numpy()
-        terms = terms_of(module, batch, Turn(part, number))  # type: ignore[arg-type]
+        terms = evaluated(module, batch, Turn(part, number))  # type: ignore[arg-type]
         expected = (weights * squares)[chosen].mean()
         assert terms[NAME].item() == pytest.approx(expected, rel=1e-4)
         whole = 0.5 * terms["force_mse"].item() + expected
@@ -98,7 +77,7 @@ def test_the_gradient_is_that_of_differences_and_of_autograd(
     parameters = list(module.network.parameters())
 
     def gradient() -> tuple[float, list[torch.Tensor]]:
-        loss = terms_of(module, batch, Turn("train", 2))[NAME]
+        loss = evaluated(module, batch, Turn("train", 2))[NAME]
         assert not loss.requires_grad, "logged values are detached"
         module.zero_grad()
         module.loss(*module.energy_and_forces(batch), batch, Turn("train", 2))["loss"].backward()  # type: ignore[misc]
@@ -118,7 +97,7 @@ def test_the_gradient_is_that_of_differences_and_of_autograd(
         with torch.no_grad():
             for parameter, direction in zip(parameters, way, strict=True):
                 parameter += step * direction
-        values.append(terms_of(module, batch, Turn("train", 2))[NAME].item())
+        values.append(evaluated(module, batch, Turn("train", 2))[NAME].item())
     slope = sum(float((g * d).sum()) for g, d in zip(plain, way, strict=True))
     assert (values[0] - values[1]) / 2e-5 == pytest.approx(slope, rel=1e-4)
     assert term.weight == 1
@@ -128,7 +107,7 @@ def test_at_weight_zero_it_is_logged_and_has_no_gradient(
     reference: Reference, means: CGFrames, batch: Batch
 ) -> None:
     module = module_of(reference, means, weight=0.0).train()
-    terms = terms_of(module, batch, Turn())
+    terms = evaluated(module, batch, Turn())
     assert terms[NAME].item() > 0
     assert terms["loss"].item() == pytest.approx(0.5 * terms["force_mse"].item())
 
@@ -139,8 +118,8 @@ def test_a_part_without_configurations_is_left_out(
     assert means.force_standard_errors is not None
     none = replace(means, test_trajectories=np.zeros(0, np.int32))
     for module in (module_of(reference, none), module_of(reference, None)):
-        assert set(terms_of(module.eval(), batch, Turn("test", 0))) == {"loss", "force_mse"}
-    assert NAME in terms_of(module_of(reference, none).eval(), batch, Turn("validation", 0))
+        assert set(evaluated(module.eval(), batch, Turn("test", 0))) == {"loss", "force_mse"}
+    assert NAME in evaluated(module_of(reference, none).eval(), batch, Turn("validation", 0))
 
 
 @pytest.mark.parametrize(("count", "size"), [(12, 5), (7, 20), (6, 6)])

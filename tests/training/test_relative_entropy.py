@@ -10,14 +10,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from cgfe.data.frames import CGFrames
-from cgfe.data.splits import Split
 from cgfe.errors import InputError
-from cgfe.model.schnet import CGSchNetConfig
-from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.reference import Reference
-from cgfe.simulation.evaluation import Judgement, judge
-from cgfe.training.arrays import system_tensors
+from cgfe.simulation.evaluation import Judgement
 from cgfe.training.batches import batch_of
 from cgfe.training.losses import (
     ForceMatching,
@@ -31,30 +26,11 @@ from cgfe.training.losses.draws import drawn
 from cgfe.training.losses.relative_entropy import KEPT
 from cgfe.training.module import CGForceField
 from cgfe.units import thermal_energy
+from tests.training.small_models import NETWORK, evaluated
 
-NETWORK = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=6)
 GAP, ESS = "relative_entropy_gap", "relative_entropy_ess"
 KT = thermal_energy(300.0)
 STATES = 6
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: CGFrames) -> Reference:
-    config = ReferenceConfig(tica_lag_ps=5, bins=12, starts=32)
-    return Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), config)
-
-
-@pytest.fixture
-def batch(tiny: CGFrames, reference: Reference) -> Batch:
-    return system_tensors(tiny, reference, 0).batch(torch.arange(0, len(tiny), 17))
-
-
-@pytest.fixture(scope="module")
-def judgement(tiny: CGFrames, reference: Reference) -> Judgement:
-    """Of a model that visits the first half of the frames alone."""
-    half = tiny.positions[: len(tiny) // 2]
-    positions = half[: len(half) // 8 * 8].reshape(-1, 8, *half.shape[1:])
-    return judge(reference, positions, np.zeros(8, dtype=bool), 0.0, "train")
 
 
 class Discrete:
@@ -258,12 +234,6 @@ def module_of(reference: Reference, **options: Any) -> CGForceField:
     module = CGForceField(NETWORK, losses=Losses(ForceMatching(1.0), relative_entropy=term))
     module.set_references([reference], ["tiny"], seed=5)
     return module
-
-
-def evaluated(module: CGForceField, batch: Batch, turn: Turn) -> dict[str, Tensor]:
-    assert module.loss is not None
-    found: dict[str, Tensor] = module.loss(*module.energy_and_forces(batch), batch, turn)
-    return found
 
 
 @pytest.mark.parametrize(

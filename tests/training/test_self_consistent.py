@@ -12,15 +12,10 @@ import torch
 from torch_geometric.data import Batch
 
 from cgfe.analysis.free_energy import free_energy_difference
-from cgfe.data.frames import CGFrames
-from cgfe.data.splits import Split
 from cgfe.errors import InputError
-from cgfe.model.schnet import CGSchNetConfig
-from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement, judge, simulate
 from cgfe.simulation.langevin import SimulationConfig
-from cgfe.training.arrays import system_tensors
 from cgfe.training.checkpoints import read_checkpoint
 from cgfe.training.losses import (
     ForceMatching,
@@ -32,6 +27,7 @@ from cgfe.training.losses import (
 from cgfe.training.module import CGForceField
 from cgfe.training.replicas import LastingReplicas
 from cgfe.units import thermal_energy
+from tests.training.small_models import NETWORK
 from tests.training.test_training import KILLED, SIZES, cgfe, rows
 
 LOSSES = """
@@ -39,27 +35,6 @@ model: {loss: null, losses: {force: {weight: 1.0}, self_consistent: {weight: 0.5
 trainer: {max_epochs: 3}
 free_energy: {every_n_epochs: 1}
 """
-
-NETWORK = CGSchNetConfig(hidden_channels=8, num_filters=8, num_layers=1, num_radial=6)
-
-
-@pytest.fixture(scope="module")
-def reference(tiny: CGFrames) -> Reference:
-    config = ReferenceConfig(tica_lag_ps=5, bins=12, starts=32)
-    return Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), config)
-
-
-@pytest.fixture
-def batch(tiny: CGFrames, reference: Reference) -> Batch:
-    return system_tensors(tiny, reference, 0).batch(torch.arange(0, len(tiny), 17))
-
-
-@pytest.fixture(scope="module")
-def judgement(tiny: CGFrames, reference: Reference) -> Judgement:
-    """Of a model that visits the first half of the frames alone."""
-    half = tiny.positions[: len(tiny) // 2]
-    positions = half[: len(half) // 8 * 8].reshape(-1, 8, *half.shape[1:])
-    return judge(reference, positions, np.zeros(8, dtype=bool), 0.0, "train")
 
 
 def module_of(reference: Reference, **settings: float) -> CGForceField:

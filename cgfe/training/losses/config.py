@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cgfe.errors import InputError
+from cgfe.training.losses.contrastive import ContrastiveEstimation
 from cgfe.training.losses.energy import EnergyMatching
 from cgfe.training.losses.force import ForceMatching
 from cgfe.training.losses.gauge import GaugeKind
 from cgfe.training.losses.mean_energy import MeanEnergyMatching
 from cgfe.training.losses.mean_force import MeanForceMatching
+from cgfe.training.losses.projected_mean_force import ProjectedMeanForce
 from cgfe.training.losses.relative_entropy import RelativeEntropy
 from cgfe.training.losses.self_consistent import SelfConsistentEnergy
 from cgfe.training.losses.term import LossTerm
@@ -36,6 +38,12 @@ class Losses:
     relative_entropy : RelativeEntropy, optional
         The model's mean energies of frames and of its own simulations: {weight: 1.0, weighted:
         false, batch_size: 128, least_share: 0.3}.
+    contrastive : ContrastiveEstimation, optional
+        Frames told from samples of the prior alone or of another model: {weight: 1.0, weighted:
+        false, batch_size: 128, model: null, simulation: {}}.
+    projected_mean_force : ProjectedMeanForce, optional
+        Forces along the TICs, averaged over frames near one another: {weight: 1.0, weighted:
+        false, tics: 2, groups: 8}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
 
@@ -57,6 +65,8 @@ class Losses:
     self_consistent: SelfConsistentEnergy | None = None
     mean_force: MeanForceMatching | None = None
     relative_entropy: RelativeEntropy | None = None
+    contrastive: ContrastiveEstimation | None = None
+    projected_mean_force: ProjectedMeanForce | None = None
     own: dict[str, LossTerm] = field(default_factory=dict)
 
     def terms(self) -> list[LossTerm]:

@@ -9,10 +9,15 @@ from torch_geometric.data import Batch
 
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet
 from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
+from cgfe.simulation.langevin import SimulationConfig, SimulationResult
+
+Simulate = Callable[[Potential, int, SimulationConfig, str], SimulationResult]
+"""Simulates a potential of a system, by all processes together, under a name for the progress"""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,9 @@ class LossTerm(nn.Module, ABC):
 
     def attach(self, setting: Setting) -> None:
         """Take what it needs of the network, the references and the data; called once."""
+
+    def before_fit(self, simulate: Simulate) -> None:
+        """Make what training needs and the checkpoint of a resumed fit does not hold."""
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """See what a simulation of the model as it is now has shown; at validations of a fit."""

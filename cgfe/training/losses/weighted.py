@@ -12,7 +12,7 @@ from cgfe.errors import InputError, require
 from cgfe.model.schnet import CGSchNet
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
-from cgfe.training.losses.term import FIRST, LossTerm, Prediction, Setting, Turn
+from cgfe.training.losses.term import FIRST, LossTerm, Prediction, Setting, Simulate, Turn
 
 
 class LossSettings(Protocol):
@@ -58,6 +58,11 @@ class WeightedLoss(nn.Module):
         """Give every term what it is trained within."""
         for term in self._terms():
             term.attach(setting)
+
+    def before_fit(self, simulate: Simulate) -> None:
+        """Let every term make what training needs."""
+        for term in self._terms():
+            term.before_fit(simulate)
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """Show every term what a simulation of the model has shown."""
