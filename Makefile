@@ -84,8 +84,8 @@ experiment: setup
 	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS); swept=$$?; \
 	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP) && exit $$swept
 
-terms: REPORT += --baseline forces
-terms: SWEEP := energy_terms
+terms: override REPORT += --baseline forces
+terms: override SWEEP := energy_terms
 terms: experiment
 
 report: setup

@@ -11,7 +11,7 @@ import numpy as np
 from cgfe.analysis.floor import Floor
 from cgfe.errors import InputError
 from cgfe.experiment.figures import FEWEST_SEEDS, FloatArray, Setting, SweepFigures
-from cgfe.experiment.runs import CONFIG, SEED, Run, SweepRuns, setting
+from cgfe.experiment.runs import SEED, Run, SweepRuns, setting
 from cgfe.experiment.saved import (
     common_samples,
     is_simulated,
@@ -19,6 +19,7 @@ from cgfe.experiment.saved import (
     mean_floor,
     read_saved,
 )
+from cgfe.experiment.sweep_file import CONFIG
 from cgfe.experiment.trapping import trapping_figures
 from cgfe.report.plots import TERM_LABELS
 from cgfe.report.run import BETTER
@@ -189,8 +190,9 @@ def further_labels(keys: Iterable[str]) -> dict[str, str]:
 
 def _where(sweep: SweepRuns, where: Mapping[str, Setting]) -> list[Run]:
     for name, value in where.items():
-        known = {run.parameters[name] for run in sweep.finished if name in run.parameters}
-        if value not in known:
+        found = {run.parameters[name] for run in sweep.finished if name in run.parameters}
+        known = {shown(name, value) for value in found}
+        if shown(name, value) not in known:
             raise InputError(
                 f"--where: no finished run has {name} {text_of(value)}; expected one of "
                 f"{_listed(known) or _listed(sweep.varied)}."
@@ -199,7 +201,10 @@ def _where(sweep: SweepRuns, where: Mapping[str, Setting]) -> list[Run]:
 
 
 def _has(run: Run, where: Mapping[str, Setting]) -> bool:
-    return all(run.parameters.get(name) == value for name, value in where.items())
+    return all(
+        name in run.parameters and _shown(run, name) == shown(name, value)
+        for name, value in where.items()
+    )
 
 
 def _parameters(
@@ -243,8 +248,11 @@ def _setting(run: Run, names: Sequence[str]) -> Setting:
 
 
 def _shown(run: Run, name: str) -> Setting:
+    return shown(name, run.parameters.get(name, "null"))
+
+
+def shown(name: str, value: Setting) -> Setting:
     """Return a parameter's value as it is told: of a config file its name alone."""
-    value = run.parameters.get(name, "null")
     return Path(value).stem if name == CONFIG and isinstance(value, str) else value
 
 

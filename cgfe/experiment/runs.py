@@ -15,15 +15,12 @@ import yaml
 
 from cgfe.errors import InputError
 from cgfe.experiment.figures import Setting
-from cgfe.experiment.sweep_file import SweepFile
+from cgfe.experiment.sweep_file import CONFIG, SweepFile
 from cgfe.report.run import read_metrics
 
 SWEEP_COPY = "sweep.yaml"
 RESULTS = "results.csv"
 SEED = "seed_everything"
-CONFIG = "config"
-"""A parameter whose values are further config files: what runs of one value differ in is checked
-among themselves."""
 FINISHED = "finished"
 STATES = {
     "complete": FINISHED,
@@ -148,6 +145,7 @@ def _local(folder: Path) -> SweepRuns:
             )
         )
     finished = [run for run in runs if run.state == FINISHED]
+    # What files differ in is theirs to say, so that runs of one file are checked among themselves.
     for file in {run.parameters.get(CONFIG) for run in finished}:
         alike = [run for run in finished if run.parameters.get(CONFIG) == file]
         _differ_in_nothing_else(alike, kept)

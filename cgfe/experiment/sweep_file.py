@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from cgfe.errors import InputError
 Method = Literal["grid", "random", "bayes"]
 Point = dict[str, Any]
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+CONFIG = "config"
+"""A parameter whose values are further config files."""
 LARGEST_GRID = 100_000
 
 
@@ -209,6 +212,13 @@ def _distribution(name: str, settings: Mapping[str, Any]) -> BaseDistribution | 
         plain = all(isinstance(v, bool | int | float | str | None) for v in values)
         if not plain:
             raise InputError(f"parameters.{name}.values holds lists; expected plain values.")
+        files = Counter(Path(v).stem for v in values if isinstance(v, str))
+        twice = [file for file, count in files.items() if count > 1]
+        if name == CONFIG and twice:
+            raise InputError(
+                f"parameters.{name}.values has two files {twice[0]}; expected different names, by "
+                "which they are told."
+            )
         if len(values) == 1:
             return (values[0],)
         return CategoricalDistribution(values)

@@ -21,6 +21,8 @@ QUANTITIES = ("bonds", "angles", "dihedrals", "gyration", "rmsd", "end_to_end")
 ERRORS = (*(f"js_{name}" for name in QUANTITIES), "contact_error")
 """Metrics of `structure_errors`."""
 BINS = 100
+MARGIN = 0.1
+"""Share of the range of the sampled frames that bins reach beyond it on each side."""
 CONTACT = 8.0
 """Å between beads three or more bonds apart, up to which they are in contact."""
 MOST_FRAMES = 20_000
@@ -53,15 +55,17 @@ def compare_structure(
     Returns
     -------
     dict of arrays
-        `structure_edges` (6, B + 1), `structure_reference` and `structure_model` (6, B), densities
-        of `QUANTITIES`, each with 1 as its integral and NaN where the system has no such quantity;
+        `structure_edges` (6, B + 1), over what the sampled frames have and a tenth more on each
+        side, so that all models are told by the same bins; `structure_reference` and
+        `structure_model` (6, B), densities of `QUANTITIES`, the model's with less than 1 as its
+        integral where it is outside; NaN where the system has no such quantity;
         `contacts_reference`, `contacts_model` (N, N), probabilities, NaN for near beads. Empty
         where either ensemble has no frame.
     """
     step = max(1, -(-len(model) // MOST_FRAMES))
     own = model[::step]
     own_weights = np.ones(len(own)) if model_weights is None else model_weights[::step]
-    if not len(own) or not weights.sum() > 0:
+    if not (len(own) and weights.sum() > 0 and own_weights.sum() > 0):
         return {}
     both = (_Frames(system, sampled, weights), _Frames(system, own, own_weights))
     shape = (len(QUANTITIES), BINS)
@@ -71,7 +75,7 @@ def compare_structure(
         values = [frames.values(name) for frames in both]
         if values[0].size == 0:
             continue
-        edges[row] = np.linspace(*_range(values), BINS + 1)
+        edges[row] = np.linspace(*_range(values[0]), BINS + 1)
         for density, found, frames in zip(densities, values, both, strict=True):
             repeated = np.repeat(frames.weights, found.shape[1])
             density[row] = np.histogram(found.ravel(), edges[row], weights=repeated)[0]
@@ -91,16 +95,17 @@ def structure_errors(arrays: Arrays) -> dict[str, float]:
     Returns
     -------
     dict
-        `js_<quantity>`, the Jensen-Shannon divergence of its distributions in 100 bins over all
-        that either ensemble has; `contact_error`, the mean absolute difference of contact
+        `js_<quantity>`, the Jensen-Shannon divergence of its distributions in the bins of
+        `compare_structure` and one more, of what is outside; `contact_error`, the mean absolute difference of contact
         probabilities. NaN of what the system lacks, and of all where an ensemble has no frame.
     """
     errors = dict.fromkeys(ERRORS, float("nan"))
     if not arrays:
         return errors
-    pairs = zip(arrays["structure_reference"], arrays["structure_model"], strict=True)
-    for name, (sampled, model) in zip(QUANTITIES, pairs, strict=True):
-        errors[f"js_{name}"] = js_divergence(sampled, model)
+    widths = np.diff(arrays["structure_edges"], axis=1)
+    sampled, model = (_shares(arrays[f"structure_{x}"] * widths) for x in ("reference", "model"))
+    for row, name in enumerate(QUANTITIES):
+        errors[f"js_{name}"] = js_divergence(sampled[row], model[row])
     apart = abs(arrays["contacts_model"] - arrays["contacts_reference"])
     if (known := np.isfinite(apart)).any():
         errors["contact_error"] = float(apart[known].mean())
@@ -127,10 +132,16 @@ def with_structures(
     )
 
 
-def _range(values: list[FloatArray]) -> tuple[float, float]:
-    low = min(float(v.min()) for v in values)
-    high = max(float(v.max()) for v in values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+def _shares(inside: FloatArray) -> FloatArray:
+    """Return shares (Q, B) of bins with what is outside of them as one more."""
+    outside = (1 - inside.sum(axis=1, keepdims=True)).clip(min=0)
+    return np.concatenate([inside, outside], axis=1)
+
+
+def _range(values: FloatArray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = MARGIN * (high - low) if high > low else 0.5
+    return low - margin, high + margin
 
 
 class _Frames:

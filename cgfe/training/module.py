@@ -55,7 +55,7 @@ class CGForceField(L.LightningModule):
         or learned, weighted: false}; `--model.loss.help` explains them.
     losses : Losses
         In place of `loss`: any terms, each with its weight. Every term is logged, unweighted, at
-        any weight.
+        any weight (at 0 not one that needs samples of its own).
     optimizer : callable
         Any torch optimizer.
     scheduler : callable, optional
@@ -160,7 +160,8 @@ class CGForceField(L.LightningModule):
     @property
     def logged_terms(self) -> list[str]:
         """What is logged of the loss, behind `train/`, `validation/`, `test/`."""
-        return ["loss", *(term.log_name for term in self.loss_config.terms())]
+        terms = self.loss_config.terms()
+        return ["loss", *(x.log_name for x in terms if x.weight > 0 or x.logged_at_zero)]
 
     def potential(self, system: int = 0) -> Potential:
         """Return prior + network of one system, on this module's device, in float32."""

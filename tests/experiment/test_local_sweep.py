@@ -109,7 +109,7 @@ def test_the_labels_sweep_has_every_variant_once() -> None:
     assert len({point["seed_everything"] for point in points}) == 5
 
 
-def test_the_terms_sweep_has_every_file_and_each_can_be_run(
+def test_the_terms_sweep_has_every_file_and_each_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -159,6 +159,7 @@ def test_every_kind_of_parameter(tmp_path: Path) -> None:
         ({"x": {"min": 1, "max": "many"}}, "parameters.x.max is 'many'"),
         ({"x": {"distribution": "beta", "min": 0, "max": 1}}, "distribution is 'beta'"),
         ({"x": 5}, "parameters.x is 5"),
+        ({"config": {"values": ["a/b.yaml", "c/b.yaml"]}}, "config.values has two files b;"),
         ({"early_terminate": {"type": "envelope"}}, "expected type hyperband"),
         ({"run_cap": 0}, "run_cap is 0"),
         ({"speed": 3}, "speed is not known"),

@@ -369,6 +369,9 @@ def test_config_files_as_settings_are_told_by_their_names(tmp_path: Path) -> Non
     assert [s["setting"] for s in numbers["settings"]] == ["forces", "labels", "means"]
     assert "than config labels" in numbers["headline"]
     assert "data-setting means" in page.rows
+    for known, said in (("means", "varies nothing beside"), ("no", "one of forces, labels, means")):
+        with pytest.raises(InputError, match=said):
+            report(folder, where={"config": known})
     numbers, _ = report(folder, where={SEED: 3})
     assert [s["seeds"] for s in numbers["settings"]] == [1, 1, 1]
 

@@ -22,15 +22,16 @@ def means(arrays: dict[str, np.ndarray], name: str) -> dict[str, float]:
     edges = arrays["structure_edges"]
     middles, widths = (edges[:, 1:] + edges[:, :-1]) / 2, np.diff(edges, axis=1)
     density = arrays[f"structure_{name}"]
-    np.testing.assert_allclose((density * widths).sum(axis=1), 1)
-    return dict(zip(QUANTITIES, (density * middles * widths).sum(axis=1), strict=True))
+    inside = (density * widths).sum(axis=1)
+    np.testing.assert_allclose(inside, 1, atol=1e-9 if name == "reference" else 0.2)
+    return dict(zip(QUANTITIES, (density * middles * widths).sum(axis=1) / inside, strict=True))
 
 
 def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None:
     system = BeadSystem.of(tiny)
     random = np.random.default_rng(0)
     weights = random.exponential(size=len(tiny))
-    model = tiny.positions[:500] * np.float32(1.1)
+    model = tiny.positions[:500] * np.float32(1.01)
     arrays = compare_structure(system, tiny.positions, weights, model)
     sampled, own = means(arrays, "reference"), means(arrays, "model")
     widths = dict(zip(QUANTITIES, np.ptp(arrays["structure_edges"], axis=1) / BINS, strict=True))
@@ -42,7 +43,7 @@ def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None
     for name, values in (("bonds", lengths.mean(axis=1)), ("gyration", size), ("rmsd", far)):
         expected = np.average(values, weights=weights)
         assert sampled[name] == pytest.approx(expected, abs=widths[name]), name
-    assert own["bonds"] == pytest.approx(1.1 * lengths[:500].mean(), abs=widths["bonds"])
+    assert own["bonds"] == pytest.approx(1.01 * lengths[:500].mean(), abs=widths["bonds"])
     first, second = -np.diff(tiny.positions, axis=1)[:, :-1], np.diff(tiny.positions, axis=1)[:, 1:]
     cosines = (first * second).sum(axis=2) / lengths[:, :-1] / lengths[:, 1:]
     angles = np.degrees(np.arccos(cosines)).mean(axis=1)
@@ -98,10 +99,17 @@ def test_errors_are_those_of_the_distributions(tiny: CGFrames) -> None:
     ends = [np.linalg.norm(x[:, -1] - x[:, 0], axis=1) for x in (frames, half)]
     edges = found["structure_edges"][QUANTITIES.index("end_to_end")]
     counts = [np.histogram(x, edges)[0] for x in ends]
-    assert errors["js_end_to_end"] == pytest.approx(js_divergence(*counts), rel=1e-9)
+    shares = [
+        np.append(c / len(x), 1 - c.sum() / len(x)) for c, x in zip(counts, ends, strict=True)
+    ]
+    assert errors["js_end_to_end"] == pytest.approx(js_divergence(*shares), rel=1e-9)
     apart = abs(found["contacts_model"] - found["contacts_reference"])
     assert errors["contact_error"] == pytest.approx(np.nanmean(apart))
     assert min(errors.values()) > 0
+    far = half.copy()
+    far[0] *= 5  # one frame that is far off changes nothing but its own share
+    torn = structure_errors(compare_structure(system, frames, ones, far))
+    assert torn == pytest.approx(errors, abs=5 / len(half))
     assert structure_errors(compare_structure(system, frames, ones, frames + 100)) == pytest.approx(
         same, abs=1e-3
     )

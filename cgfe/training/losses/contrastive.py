@@ -25,6 +25,8 @@ from cgfe.units import thermal_energy
 
 KEPT = 4096
 """Samples of a system that are trained on, at most; they are kept in checkpoints."""
+FEW = 16
+"""Samples by which the model of a checkpoint is known again."""
 HELD = 1024
 """Samples that are held out for validation and test, at most."""
 
@@ -47,7 +49,7 @@ class ContrastiveEstimation(LossTerm):
     prior alone, so that h is −βU_network + c, or that of another model.
 
     The samples are simulated once, at the start of a fit, and kept in checkpoints, 5,120 of each
-    system at most, drawn at random. Those of a quarter of the trajectories or ladders, at least of
+    system at most, drawn at random. Those of every fourth trajectory or ladder, at least of
     one, are held out: at a validation or test it is they that frames are told from.
 
     Parameters
@@ -67,7 +69,8 @@ class ContrastiveEstimation(LossTerm):
     Notes
     -----
     ln 2 = 0.693 is chance, and ln 2 less the Jensen-Shannon divergence of p_data and p_0 the least
-    there can be: of a model that is right, up to what its constant is off. The estimate is
+    there can be: of a model that is right, up to what its constant is off. c begins where the samples
+    are told with even odds in the mean. The estimate is
     consistent: with more frames and samples it comes to p_data where p_0 has density, if the
     samples are at equilibrium, which is assumed. Of a batch the value has no bias over the draw;
     the samples that were kept are a finite set, which a large network can learn by heart (compare
@@ -77,6 +80,7 @@ class ContrastiveEstimation(LossTerm):
     """
 
     log_name = "contrastive_entropy"
+    logged_at_zero = False  # no samples are made, and c is not known
     counts: Tensor
     """(systems, 2), samples to train on and held out"""
 
@@ -101,7 +105,10 @@ class ContrastiveEstimation(LossTerm):
         """Check batch size and simulation."""
         require(self.batch_size > 0, self.key("batch_size"), self.batch_size, "above 0")
         config = self.simulation
-        config.check()
+        try:
+            config.check()
+        except InputError as error:
+            raise InputError(f"{self.key('simulation')}: {error}") from None
         least = 2 * len(config.ladder)
         good, expected = config.replicas >= least, f"at least {least}, two ladders"
         require(good, self.key("simulation.replicas"), config.replicas, expected)
@@ -133,10 +140,13 @@ class ContrastiveEstimation(LossTerm):
         if config.seed is None:
             config = replace(config, seed=self._setting.seed)
         for system, reference in enumerate(self._setting.references):
-            if not self.counts[system].all():
-                name = "prior alone" if self.model is None else self.model
-                potential = reference.potential() if not self._others else self._others[system]
-                self._keep(system, simulate(potential, system, config, name))
+            if self.counts[system].all():
+                self._check_same(system)
+                continue
+            name = "prior alone" if self.model is None else self.model
+            potential = reference.potential() if not self._others else self._others[system]
+            self._keep(system, simulate(potential, system, config, name))
+            self._begin_constant(system)
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor | None:
         """Return the cross-entropy; None without samples, or without the model they are of."""
@@ -180,23 +190,55 @@ class ContrastiveEstimation(LossTerm):
         burnt, whole = int(self.simulation.burn_in * len(run.positions)), ~run.blown_up
         positions = torch.from_numpy(run.positions[burnt:, whole])
         ladders = positions.shape[1]
-        if ladders < 2 or not len(positions):
+        if ladders < 2:
             raise InputError(
                 f"{self.key('simulation')}: of {len(whole)} trajectories {ladders} stayed whole, "
-                "expected 2 at least, with frames after burn_in."
+                "expected 2 at least."
             )
-        last = ladders - max(1, ladders // 4)
+        # Every fourth, wherever they began.
+        apart = torch.arange(ladders) % 4 == min(3, ladders - 1)
         generator = torch.Generator().manual_seed(self._setting.seed)
-        for held, part in enumerate((positions[:, :last], positions[:, last:])):
-            found = part.flatten(0, 1)
+        for held, part in enumerate((~apart, apart)):
+            found = positions[:, part].flatten(0, 1)
             samples, offsets = self._kept(system, held)
             chosen = torch.randperm(len(found), generator=generator)[: len(samples)]
             count = len(chosen)
             samples[:count] = found[chosen].to(samples)
-            prior = accelerated(self._setting.references[system].potential(), found[:1])
-            energy = prior.energy_and_forces(found[chosen])[0].detach().to(offsets)
-            offsets[:count] = self._offsets(system, samples[:count], energy)
+            offsets[:count] = self._offsets(
+                system, samples[:count], self._prior_energy(system, samples[:count])
+            )
             self.counts[system, held] = count
+
+    def _prior_energy(self, system: int, positions: Tensor) -> Tensor:
+        potential = self._setting.references[system].potential().to(positions.device)
+        prior = accelerated(potential, positions[:1].float())
+        return prior.energy_and_forces(positions.float().contiguous())[0].detach().to(positions)
+
+    def _begin_constant(self, system: int) -> None:
+        """Let samples be told with even odds at first: the network's own constant means nothing."""
+        samples, offsets = (x[: self.batch_size] for x in self._kept(system, 0))
+        count = min(self.batch_size, int(self.counts[system, 0]))
+        types = torch.from_numpy(self._setting.references[system].system.bead_types)
+        batch = batch_of(samples[:count], types.to(samples.device), system)
+        with torch.no_grad():
+            energy, _ = self._setting.energy_and_forces(batch)
+            self.constants[system] = (
+                (energy + offsets[:count].to(energy)) / self._kt(system)
+            ).mean()
+
+    def _check_same(self, system: int) -> None:
+        """Refuse another model than the samples of a resumed fit are of."""
+        if not self._others:
+            return
+        samples, offsets = (
+            x[: min(FEW, int(self.counts[system, 0]))] for x in self._kept(system, 0)
+        )
+        now = self._offsets(system, samples, self._prior_energy(system, samples))
+        if not torch.allclose(now, offsets, rtol=1e-4, atol=1e-2):
+            raise InputError(
+                f"{self.key('model')}: {self.model} is another model than the one whose samples the "
+                "checkpoint holds; expected it as it was, or a fit that begins anew."
+            )
 
     def _offsets(self, system: int, positions: Tensor, prior: Tensor) -> Tensor:
         """Return U_prior − U_0 (G,) of configurations (G, N, 3) whose U_prior (G,) is known."""

@@ -65,7 +65,6 @@ class ProjectedMeanForce(LossTerm):
 
     Alone it has no lower bound: of a set of finite size, the more the errors of single frames
     differ the lower it is, by their variance over the number of frames in a group of the whole set.
-    Forces beside it (`force`) outweigh that by the same number.
     """
 
     log_name = "projected_mean_force"

@@ -80,6 +80,8 @@ class LossTerm(nn.Module, ABC):
         What the term is logged under, behind `train/`, `validation/`, `test/`.
     fields : tuple of str
         What it reads of a batch, beside `batch`, `system`, `prior_energy`, `prior_forces`.
+    logged_at_zero : bool
+        Whether it is logged at weight 0 too, as all are that need nothing made for them.
     option : str
         The key that sets its weight, for errors.
     needs_simulations : bool
@@ -106,6 +108,7 @@ class LossTerm(nn.Module, ABC):
     fields: tuple[str, ...] = ()
     option = "weight"
     needs_simulations = False
+    logged_at_zero = True
 
     def __init__(self, weight: float = 1.0, weighted: bool = False) -> None:
         super().__init__()
