@@ -12,6 +12,7 @@ from cgfe.analysis.free_energy import TICGrid
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import Split
 from cgfe.errors import InputError
+from cgfe.kernels.fast_potential import FastPotential
 from cgfe.model.schnet import CGSchNetConfig
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.reference import Reference
@@ -117,6 +118,21 @@ def test_they_move_with_the_network_as_it_is_now(reference: Reference) -> None:
     assert (ends[0] - ends[1]).abs().max() > 0.01
 
 
+def test_the_simulated_potential_is_the_model(reference: Reference) -> None:
+    """By tables on the grid of training, or as it is where there is none."""
+    module, positions = module_of(reference), torch.from_numpy(reference.starts.positions)
+    expected = module.potential(0).energy_and_forces(positions)
+    for fast in (True, False):
+        module.intervals = module.intervals if fast else None
+        potential = module.simulated(0)
+        assert isinstance(potential, FastPotential) == fast
+        for one, other in zip(potential.energy_and_forces(positions), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-3)
+    before = chains_of(module).positions(0).clone()
+    assert chains_of(module).advance(0)
+    assert (chains_of(module).positions(0) - before).abs().mean() > 0.01
+
+
 def test_they_move_after_so_many_batches_of_training_alone(
     tiny: CGFrames, reference: Reference
 ) -> None:
@@ -215,7 +231,7 @@ def test_processes_share_them(reference: Reference, monkeypatch: pytest.MonkeyPa
         assert chains.energies(0).shape == (len(own[-1]),)
     assert {len(x) for x in own} == {5, 6}
     torch.testing.assert_close(torch.cat(own), chains.positions(0), rtol=0, atol=0)
-    with pytest.raises(InputError, match="chains.number is 4, expected two for each process, 6 at"):
+    with pytest.raises(InputError, match=r"chains.number is 4, expected two for each process, 6"):
         module_of(reference, number=4)
 
 
