@@ -12,12 +12,14 @@ from cgfe.analysis.free_energy import TICGrid
 from cgfe.training.batches import batch_of
 from cgfe.training.losses import ChainConfig, Losses, LossTerm, Setting, Turn, WeightedLoss
 from cgfe.training.losses.chains import Chains
+from cgfe.training.losses.term import FIRST
 from cgfe.units import thermal_energy
 
 KT = thermal_energy(300.0)
 STATES = 6
 BINS = (3, 2)
 """Of the grid: the states 2k and 2k + 1, k < 2, share a bin, 4 has one, and 5 is outside."""
+SURFACE_BIN = torch.tensor([0, 0, 2, 2, 4, -1])
 NUMBER = 2000
 
 
@@ -67,9 +69,17 @@ class Discrete:
         share = self.probability().detach().numpy()
         self.visit(torch.from_numpy(random.multinomial(NUMBER, share)))
 
-    def terms(self, counts: Tensor, turn: Turn = Turn()) -> dict[str, Tensor]:  # noqa: B008
+    def terms(
+        self,
+        counts: Tensor,
+        turn: Turn = FIRST,
+        weight: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Return the loss of a batch with so many frames of each state."""
         batch = batch_of(positions_of(counts), torch.zeros(2, dtype=torch.long), 0)
+        batch.surface_bin = SURFACE_BIN.repeat_interleave(counts)
+        if weight is not None:
+            batch.weight = weight
         found: dict[str, Tensor] = self.loss(*self.evaluate(batch), batch, turn)
         return found
 

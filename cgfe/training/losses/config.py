@@ -38,8 +38,8 @@ class Losses:
     relative_entropy : RelativeEntropy, optional
         The model's mean energies of frames and of its own chains: {weight: 1.0, weighted: false}.
     implied_fes : ImpliedFES, optional
-        The surface of the model's own chains: {weight: 1.0, memory: 50, smoothing: 1.0,
-        least_share: 0.3}.
+        The surface of the model's own chains: {weight: 1.0, weighted: false, memory: 20, smoothing:
+        1.0}.
     chains : ChainConfig
         Of the terms that use some: {number: 128, steps: 40, every: 4, refreshed: 0.0, time_step_ps:
         0.016, friction_per_ps: 0.2}.
