@@ -84,20 +84,14 @@ def accelerated(potential: Potential, frames: Tensor) -> Potential | FastPotenti
             "and the C++ kernel, if there is a compiler, takes torch.float32 on cpu."
         )
         return potential
-    terms = [term for term in prior.terms.values() if isinstance(term, PriorTerm)]
     if network is None:
-        return FastPotential(NativeForces(len(types), terms), types)
+        return FastPotential(NativeForces(len(types), _terms(prior)), types)
     exact = in_float64(network)
-
-    def native(terms: list[PriorTerm], types: Tensor, intervals: int) -> NativeForces:
-        arrays = network_arrays(exact, types, intervals)
-        return NativeForces(len(types), terms, exact.config, arrays)
-
     # Checked as it will run, in float32.
     intervals, error = coarsest_grid(
         exact,
         [(frames, types)],
-        lambda frames, types, n: native([], types, n).energy_and_forces(frames.float()),
+        lambda frames, types, n: _native([], exact, types, n).energy_and_forces(frames.float()),
         GRIDS,
     )
     if intervals is None:
@@ -106,7 +100,32 @@ def accelerated(potential: Potential, frames: Tensor) -> Potential | FastPotenti
             "%.0e; the network is evaluated plainly, which is slower.", GRIDS[-1], error, TOLERANCE
         )  # fmt: skip
         return potential
-    return FastPotential(native(terms, types, intervals), types)
+    return FastPotential(_native(_terms(prior), exact, types, intervals), types)
+
+
+def tabulated(potential: Potential, intervals: int) -> FastPotential:
+    """Return a potential made for simulation with filters on a grid that is known to be fine.
+
+    Parameters
+    ----------
+    potential : Potential
+        With a `PriorEnergy` and a `CGSchNet`, whose numbers `runs_natively` takes.
+    intervals : int
+        Of the filters' grid.
+    """
+    prior, network, types = potential.prior, potential.network, potential.bead_types
+    assert isinstance(prior, PriorEnergy)
+    assert isinstance(network, CGSchNet)
+    return FastPotential(_native(_terms(prior), in_float64(network), types, intervals), types)
+
+
+def _terms(prior: PriorEnergy) -> list[PriorTerm]:
+    return [term for term in prior.terms.values() if isinstance(term, PriorTerm)]
+
+
+def _native(terms: list[PriorTerm], exact: CGSchNet, types: Tensor, intervals: int) -> NativeForces:
+    arrays = network_arrays(exact, types, intervals)
+    return NativeForces(len(types), terms, exact.config, arrays)
 
 
 @functools.cache

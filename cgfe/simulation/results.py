@@ -30,7 +30,8 @@ class FreeEnergyResult:
         blown_up, split_half_js; where the frames are there, those of
         `cgfe.simulation.structure.structure_errors`, and mean_force_mse.
     intervals : dict
-        (low, high) of each metric but those of structures, 95 %, over trajectories of the reference and replicas.
+        (low, high) of each metric but those of structures, 95 %, over trajectories of the
+        reference and replicas.
     floor, floor_high : dict
         What a perfect model would score, in mean and with 95 % at most: js, w1_tic1, w1_tic2,
         delta_f_kt (`cgfe.analysis.comparison`).

@@ -41,6 +41,8 @@ class ReplicaState:
         Of velocities, and of noise unless the kernel steps.
     seed : int
         Of the kernel's noise.
+    velocities : Tensor (R, N, 3), optional
+        Å/ps, to go on with; else they are drawn.
     """
 
     def __init__(
@@ -54,14 +56,14 @@ class ReplicaState:
         friction_per_ps: float,
         generator: torch.Generator,
         seed: int,
+        velocities: Tensor | None = None,
     ) -> None:
         self.potential, self.generator, self.ladder = potential, generator, ladder
         dt, friction = time_step_ps, friction_per_ps
         self.half_step = 0.5 * dt
         self.damping = float(np.exp(-friction * dt))
-        inverse_mass = ACCELERATION / masses.to(start)[:, None].repeat(1, 3)
-        self.kick = self.half_step * inverse_mass
-        thermal_speed = (thermal_energy(temperature) * inverse_mass).sqrt()
+        self.kick = self.half_step * _inverse(masses, start)
+        thermal_speed = thermal_speeds(masses, temperature, start)
         self.noise_scale = thermal_speed * (1 - self.damping**2) ** 0.5
         self.temperature = temperature
         self.thermal_speed = thermal_speed
@@ -70,7 +72,10 @@ class ReplicaState:
         self.positions = start.clone()
         self.noise = torch.empty_like(start)
         self.heat = torch.as_tensor(ladder.heat).to(start)
-        self.velocities = self.noise.normal_(generator=self.generator) * self._speed()
+        if velocities is None:
+            self.velocities = self.noise.normal_(generator=self.generator) * self._speed()
+        else:
+            self.velocities = velocities.clone()
         self.limit = _largest_distance(start) + LARGEST_SPREAD * start.shape[1] ** 0.5
         self.temperature_sum, self.temperature_count = 0.0, 0
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
@@ -151,6 +156,25 @@ class ReplicaState:
         if self.temperature_count == 0:
             return float("nan")
         return self.temperature * self.temperature_sum / self.temperature_count
+
+
+def thermal_speeds(masses: Tensor, temperature: float, like: Tensor) -> Tensor:
+    """Return the standard deviation (N, 3) of thermal velocities in Å/ps, of the type of `like`.
+
+    Parameters
+    ----------
+    masses : Tensor (N,)
+        amu.
+    temperature : float
+        K.
+    like : Tensor
+    """
+    return (thermal_energy(temperature) * _inverse(masses, like)).sqrt()
+
+
+def _inverse(masses: Tensor, like: Tensor) -> Tensor:
+    """Return (N, 3), what makes an acceleration in Å/ps² of a force in kcal/mol/Å."""
+    return ACCELERATION / masses.to(like)[:, None].repeat(1, 3)
 
 
 @contextmanager

@@ -96,8 +96,9 @@ def structure_errors(arrays: Arrays) -> dict[str, float]:
     -------
     dict
         `js_<quantity>`, the Jensen-Shannon divergence of its distributions in the bins of
-        `compare_structure` and one more, of what is outside; `contact_error`, the mean absolute difference of contact
-        probabilities. NaN of what the system lacks, and of all where an ensemble has no frame.
+        `compare_structure` and one more, of what is outside; `contact_error`, the mean absolute
+        difference of contact probabilities. NaN of what the system lacks, and of all where an
+        ensemble has no frame.
     """
     errors = dict.fromkeys(ERRORS, float("nan"))
     if not arrays:

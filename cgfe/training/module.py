@@ -17,6 +17,8 @@ from torch_geometric.data import Batch
 
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.kernels.fast_potential import FastPotential, tabulated
+from cgfe.kernels.simulation import runs_natively
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
 from cgfe.reference.ensembles import Part
@@ -131,8 +133,17 @@ class CGForceField(L.LightningModule):
             self.check_bead_types(name, reference.system.bead_types)
         if self.loss is None:
             self.loss = WeightedLoss(self.loss_config, len(references))
-            evaluate = self._evaluated
-            self.loss.attach(Setting(self.network, references, evaluate, mean_forces, seed, fits))
+            self.loss.attach(
+                Setting(
+                    self.network,
+                    references,
+                    self._evaluated,
+                    mean_forces,
+                    seed,
+                    fits,
+                    self.simulated,
+                )
+            )
             self.loss.to(self.device)
         self.loss.check(names, references)
         self.references, self.system_names = list(references), list(names)
@@ -169,6 +180,16 @@ class CGForceField(L.LightningModule):
         if dtype != torch.float32:  # trained in float64; simulations are in float32
             network = copy.deepcopy(network).float()
         return self.references[system].potential(network).to(self.device)
+
+    def simulated(self, system: int) -> Potential | FastPotential:
+        """Return prior + network of one system as they are now, for few steps of simulation.
+
+        Tables are on the grid of training, not on one that is checked anew each time.
+        """
+        potential = self.potential(system)
+        if self.grid.intervals is None or not runs_natively(next(potential.parameters())):
+            return potential
+        return tabulated(potential, self.grid.intervals)
 
     def _in_own_precision(self, batch: Batch) -> Batch:
         dtype = next(self.network.parameters()).dtype

@@ -1,8 +1,9 @@
-"""Terms that draw for themselves: after a kill, and in two processes."""
+"""Terms that draw for themselves, and chains: after a kill, and in two processes."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from cgfe.reference.config import ReferenceConfig
 from cgfe.training.checkpoints import read_checkpoint
 from cgfe.training.datamodule import CGFramesDataModule
 from cgfe.training.losses import (
+    ChainConfig,
     ContrastiveEstimation,
     ForceMatching,
+    ImpliedFES,
     Losses,
     MeanForceMatching,
     ProjectedMeanForce,
     RelativeEntropy,
     Turn,
+    chains,
 )
 from cgfe.training.module import CGForceField
 from tests.training.test_processes import FIRST_STEP, TWO, ran_apart
@@ -39,12 +43,14 @@ model:
   losses:
     force: {weight: 0.5}
     mean_force: {weight: 0.5, batch_size: 8}
-    relative_entropy: {weight: 0.5, batch_size: 16, least_share: 0.05}
     contrastive:
       weight: 0.5
       batch_size: 16
       simulation: {replicas: 8, steps: 200, save_interval: 20}
     projected_mean_force: {weight: 0.01, groups: 4}
+    relative_entropy: {weight: 0.5}
+    implied_fes: {weight: 0.5, memory: 5}
+    chains: {number: 17, steps: 6, every: 4, refreshed: 0.1}
 trainer: {max_epochs: 3}
 free_energy: {every_n_epochs: 1}
 """
@@ -78,7 +84,7 @@ def folder(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
-    """kill -9 in the second epoch, whose configurations are of the first one's end."""
+    """kill -9 in the second epoch, some moves after the chains were at the first one's end."""
     cgfe(folder, *WORDS, "--run_dir=whole")
     done = subprocess.run(
         [sys.executable, "-c", KILLED_LATER, *WORDS, "--run_dir=killed"],
@@ -95,14 +101,14 @@ def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
     )
     for part in ("state_dict", "optimizer_states"):
         torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
-    assert whole["state_dict"]["loss.terms.relative_entropy_gap.counts"].item() > 16
     assert (whole["state_dict"]["loss.terms.contrastive_entropy.counts"] > 4).all()
+    assert whole["state_dict"]["loss.chains.moves"].item() > 6
     first, second = rows(folder / "whole"), rows(folder / "killed")
     assert first.keys() == second.keys()
-    found = {key for key, value in first.items() if value > 0}
-    for name in ("mean_force_matching_mse", "contrastive_entropy", "relative_entropy_ess"):
-        steps = {step for key, step in found if key == f"train/{name}"}
-        assert len(steps) == (2 if "relative" in name else 3), "nothing was simulated before"
+    found = {key for key, value in first.items() if value != 0}
+    drawing = ("mean_force_matching_mse", "contrastive_entropy")
+    for name in (*drawing, "relative_entropy_gap", "implied_fes_kl"):
+        assert len({step for key, step in found if key == f"train/{name}"}) == 3, name
     for key, value in first.items():
         # An epoch's mean that was interrupted is of its rest; the last epoch's is whole.
         if key[0].startswith("train/") and key[1] == max(step for _, step in first):
@@ -110,7 +116,7 @@ def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
 
 
 def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
-    folder: Path, tiny_file: Path
+    folder: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--run_dir=two", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0"]
     done = ran_apart(folder, FIRST_STEP, *WORDS, *TWO, *words, "--trainer.fast_dev_run=1")
@@ -128,6 +134,8 @@ def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
             relative_entropy=RelativeEntropy(0.5),
             contrastive=ContrastiveEstimation(0.5, batch_size=16),
             projected_mean_force=ProjectedMeanForce(0.01, groups=4),
+            implied_fes=ImpliedFES(0.5, memory=5),
+            chains=ChainConfig(number=17, steps=6, every=4),
         ),
     )
     data = CGFramesDataModule(
@@ -141,10 +149,12 @@ def test_a_step_of_two_processes_has_the_mean_gradient_of_what_both_drew(
     assert field.loss is not None
     shares = []
     for rank in (0, 1):
+        monkeypatch.setattr(chains, "process", lambda rank=rank: (rank, 2))
         batch = Batch(**loaded[f"batch-{rank}"])
         terms = field.loss(*field.energy_and_forces(batch), batch, Turn("train", rank))
         (terms["loss"] / 2).backward()
-        shares.append([terms[x].item() for x in ("mean_force_matching_mse", "contrastive_entropy")])
+        drawing = ("mean_force_matching_mse", "contrastive_entropy", "relative_entropy_gap")
+        shares.append([terms[name].item() for name in drawing])
     assert all(one != other for one, other in zip(*shares, strict=True)), "both drew the same"
     own: dict[str, Tensor | None] = {key: p.grad for key, p in field.named_parameters()}
     for name, gradient in own.items():
@@ -168,16 +178,23 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_two_processes_end_alike(folder: Path) -> None:
-    words = [*TWO, "--run_dir=two", "--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
+def test_two_processes_end_alike(
+    folder: Path, tiny_file: Path, first_beads: Callable[[int], CGFrames]
+) -> None:
+    """Of two systems, of which each process may have another at a time."""
+    first_beads(8).save(folder / "eight.h5")
+    words = [*TWO, "--run_dir=two", "--trainer.max_epochs=2", "--trainer.limit_train_batches=8"]
+    words += [f"--data.frames=[{tiny_file},eight.h5]", "--model.losses.mean_force=null"]
+    words += ["--data.mean_forces=null"]
     done = ran_apart(folder, BOTH_ENDS, *WORDS, *words)
     output, _ = done.communicate(timeout=300)
     assert done.returncode == 0, output
     ends = [torch.load(folder / f"end-{rank}.pt", weights_only=True) for rank in (0, 1)]
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
-    positions = ends[0]["loss.terms.relative_entropy_gap.positions_0"]
-    count = int(ends[0]["loss.terms.relative_entropy_gap.counts"])
-    assert len(np.unique(positions[:count].numpy(), axis=0)) == count > 16
+    for system in (0, 1):
+        positions = ends[0][f"loss.chains.positions_{system}"].numpy()
+        assert len(np.unique(positions, axis=0)) == 17, "some process moved none, or as the other"
+        assert np.isfinite(positions).all()
     logged = rows(folder / "two")
-    assert [value > 0 for (key, _), value in sorted(logged.items(), key=lambda x: x[0][1])
-            if key == "train/relative_entropy_ess"] == [False, True]  # fmt: skip
+    for name in ("relative_entropy_gap", "implied_fes_kl"):
+        assert [value != 0 for (key, _), value in logged.items() if key == f"train/{name}"]

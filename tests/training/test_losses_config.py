@@ -16,7 +16,7 @@ from torch_geometric.data import Batch
 from cgfe.errors import InputError
 from cgfe.model.schnet import CGSchNetConfig
 from cgfe.training.checkpoints import state_of_loss
-from cgfe.training.losses import LossConfig, Losses, LossTerm, Prediction, WeightedLoss
+from cgfe.training.losses import ChainConfig, LossConfig, Losses, LossTerm, Prediction, WeightedLoss
 from cgfe.training.losses.energy import EnergyMatching
 from cgfe.training.losses.force import ForceMatching
 from cgfe.training.losses.mean_energy import MeanEnergyMatching
@@ -111,6 +111,16 @@ def test_loss_keys_are_as_before(model: Callable[..., CGForceField]) -> None:
     assert (force.weight, force.log_name) == (0.75, "force_mse")
     assert isinstance(energy, MeanEnergyMatching)
     assert energy.log_name == "energy_mse"
+
+
+def test_chains_are_set_beside_the_terms(model: Callable[..., CGForceField]) -> None:
+    term = "--model.losses.implied_fes.memory=9"
+    field = model(term, "--model.losses.chains.number=24", "--model.losses.chains.refreshed=0.1")
+    assert isinstance(field.loss_config, Losses)
+    assert field.loss_config.chains == ChainConfig(number=24, refreshed=0.1)
+    assert weights(field) == {"force_mse": 0.75, "mean_energy_mse": 0.0, "implied_fes_kl": 1.0}
+    with pytest.raises(InputError, match=r"model.losses.chains.steps is 0, expected at least 1"):
+        model(term, "--model.losses.chains.steps=0")
 
 
 def test_both_forms_are_refused_in_one_sentence(model: Callable[..., CGForceField]) -> None:

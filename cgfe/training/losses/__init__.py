@@ -4,9 +4,11 @@ A new term is a `LossTerm` in a file of its own here and one line in `config.Los
 elsewhere is named by its class path in the config (`model.losses.own`).
 """
 
+from cgfe.training.losses.chains import ChainConfig, Chains
 from cgfe.training.losses.config import LossConfig, Losses
 from cgfe.training.losses.contrastive import ContrastiveEstimation
 from cgfe.training.losses.force import ForceMatching
+from cgfe.training.losses.implied_fes import ImpliedFES
 from cgfe.training.losses.mean_force import MeanForceMatching
 from cgfe.training.losses.projected_mean_force import ProjectedMeanForce
 from cgfe.training.losses.relative_entropy import RelativeEntropy
@@ -15,8 +17,11 @@ from cgfe.training.losses.term import LossTerm, Prediction, Setting, Turn
 from cgfe.training.losses.weighted import WeightedLoss
 
 __all__ = [
+    "ChainConfig",
+    "Chains",
     "ContrastiveEstimation",
     "ForceMatching",
+    "ImpliedFES",
     "LossConfig",
     "LossTerm",
     "Losses",

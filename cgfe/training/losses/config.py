@@ -1,13 +1,15 @@
 """Which terms a loss has: `Losses`, and `LossConfig` for the two of arXiv 2509.14600."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cgfe.errors import InputError
+from cgfe.training.losses.chains import ChainConfig
 from cgfe.training.losses.contrastive import ContrastiveEstimation
 from cgfe.training.losses.energy import EnergyMatching
 from cgfe.training.losses.force import ForceMatching
 from cgfe.training.losses.gauge import GaugeKind
+from cgfe.training.losses.implied_fes import ImpliedFES
 from cgfe.training.losses.mean_energy import MeanEnergyMatching
 from cgfe.training.losses.mean_force import MeanForceMatching
 from cgfe.training.losses.projected_mean_force import ProjectedMeanForce
@@ -36,14 +38,19 @@ class Losses:
         Forces averaged at fixed beads, of `data.mean_forces`: {weight: 1.0, weighted: false,
         batch_size: 64}.
     relative_entropy : RelativeEntropy, optional
-        The model's mean energies of frames and of its own simulations: {weight: 1.0, weighted:
-        false, batch_size: 128, least_share: 0.3}.
+        The model's mean energies of frames and of its own chains: {weight: 1.0, weighted: false}.
     contrastive : ContrastiveEstimation, optional
         Frames told from samples of the prior alone or of another model: {weight: 1.0, weighted:
         false, batch_size: 128, model: null, simulation: {}}.
     projected_mean_force : ProjectedMeanForce, optional
         Forces along the TICs, averaged over frames near one another: {weight: 1.0, weighted:
         false, tics: 2, groups: 8}.
+    implied_fes : ImpliedFES, optional
+        The surface of the model's own chains: {weight: 1.0, weighted: false, memory: 20, smoothing:
+        1.0}.
+    chains : ChainConfig
+        Of the terms that use some: {number: 128, steps: 40, every: 4, refreshed: 0.0, time_step_ps:
+        0.016, friction_per_ps: 0.2}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
 
@@ -67,6 +74,8 @@ class Losses:
     relative_entropy: RelativeEntropy | None = None
     contrastive: ContrastiveEstimation | None = None
     projected_mean_force: ProjectedMeanForce | None = None
+    implied_fes: ImpliedFES | None = None
+    chains: ChainConfig = ChainConfig()  # noqa: RUF009 (frozen)
     own: dict[str, LossTerm] = field(default_factory=dict)
 
     def terms(self) -> list[LossTerm]:
@@ -77,7 +86,7 @@ class Losses:
         InputError
             If the key of an own term cannot be the name of a metric.
         """
-        known = {name: term for name, term in vars(self).items() if name != "own"}
+        known = {name: term for name, term in vars(self).items() if name not in ("own", "chains")}
         for name, term in self.own.items():
             if not name.isidentifier() or name == "loss":
                 raise InputError(
@@ -93,6 +102,7 @@ class Losses:
 
     def check(self) -> None:
         """Check weights and names; raise InputError naming the option."""
+        self.chains.check()
         check(self.terms())
 
 
@@ -125,6 +135,7 @@ class LossConfig:
     energy_target: Literal["delta", "total"] = "delta"
     gauge: GaugeKind = "fixed"
     weighted: bool = False
+    chains: ClassVar[ChainConfig] = ChainConfig()  # that no term uses
 
     def check(self) -> None:
         """Check every value.

@@ -69,10 +69,10 @@ class ContrastiveEstimation(LossTerm):
     Notes
     -----
     ln 2 = 0.693 is chance, and ln 2 less the Jensen-Shannon divergence of p_data and p_0 the least
-    there can be: of a model that is right, up to what its constant is off. c begins where the samples
-    are told with even odds in the mean. The estimate is
-    consistent: with more frames and samples it comes to p_data where p_0 has density, if the
-    samples are at equilibrium, which is assumed. Of a batch the value has no bias over the draw;
+    there can be: of a model that is right, up to what its constant is off. c begins where the
+    samples are told with even odds in the mean. The estimate is consistent: with more frames and
+    samples it comes to p_data where p_0 has density, if the samples are at equilibrium, which is
+    assumed. Of a batch the value has no bias over the draw;
     the samples that were kept are a finite set, which a large network can learn by heart (compare
     `validation/`). It is only as sharp as data and samples overlap: frames that no sample comes
     near are told with certainty, and from then on teach nothing. Where the value is near 0, a
@@ -222,22 +222,20 @@ class ContrastiveEstimation(LossTerm):
         batch = batch_of(samples[:count], types.to(samples.device), system)
         with torch.no_grad():
             energy, _ = self._setting.energy_and_forces(batch)
-            self.constants[system] = (
-                (energy + offsets[:count].to(energy)) / self._kt(system)
-            ).mean()
+            apart = energy + offsets[:count].to(energy)
+            self.constants[system] = apart.mean() / self._kt(system)
 
     def _check_same(self, system: int) -> None:
         """Refuse another model than the samples of a resumed fit are of."""
         if not self._others:
             return
-        samples, offsets = (
-            x[: min(FEW, int(self.counts[system, 0]))] for x in self._kept(system, 0)
-        )
+        count = min(FEW, int(self.counts[system, 0]))
+        samples, offsets = (x[:count] for x in self._kept(system, 0))
         now = self._offsets(system, samples, self._prior_energy(system, samples))
         if not torch.allclose(now, offsets, rtol=1e-4, atol=1e-2):
             raise InputError(
-                f"{self.key('model')}: {self.model} is another model than the one whose samples the "
-                "checkpoint holds; expected it as it was, or a fit that begins anew."
+                f"{self.key('model')}: {self.model} is another model than the one whose samples "
+                "the checkpoint holds; expected it as it was, or a fit that begins anew."
             )
 
     def _offsets(self, system: int, positions: Tensor, prior: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ from torch_geometric.data import Batch
 
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
+from cgfe.kernels.fast_potential import FastPotential
 from cgfe.model.potential import Potential
 from cgfe.model.schnet import CGSchNet
 from cgfe.reference.ensembles import Part
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
 from cgfe.simulation.langevin import SimulationConfig, SimulationResult
+from cgfe.training.losses.chains import Chains
 
 Simulate = Callable[[Potential, int, SimulationConfig, str], SimulationResult]
 """Simulates a potential of a system, by all processes together, under a name for the progress"""
@@ -36,6 +38,10 @@ class Setting:
     """Of what a term draws"""
     fits: bool = False
     """Whether a fit is about to begin, so that what training needs must be there"""
+    potential: Callable[[int], Potential | FastPotential] | None = None
+    """The model of a system as it is now, for simulation; None where nothing simulates"""
+    chains: Chains | None = None
+    """For terms that use them"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class LossTerm(nn.Module, ABC):
         The key that sets its weight, for errors.
     needs_simulations : bool
         Whether it learns from those of validations, and is nothing without them.
+    uses_chains : bool
+        Whether it needs the `chains` of its setting.
 
     Examples
     --------
@@ -109,6 +117,7 @@ class LossTerm(nn.Module, ABC):
     option = "weight"
     needs_simulations = False
     logged_at_zero = True
+    uses_chains = False
 
     def __init__(self, weight: float = 1.0, weighted: bool = False) -> None:
         super().__init__()
@@ -133,6 +142,9 @@ class LossTerm(nn.Module, ABC):
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """See what a simulation of the model as it is now has shown; at validations of a fit."""
+
+    def after_move(self) -> None:
+        """See where the chains are now; each time they have moved."""
 
     def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
         """Raise InputError if the references of the systems do not hold what the term needs."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -12,11 +13,16 @@ from cgfe.errors import InputError, require
 from cgfe.model.schnet import CGSchNet
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
+from cgfe.training.losses.chains import ChainConfig, Chains
 from cgfe.training.losses.term import FIRST, LossTerm, Prediction, Setting, Simulate, Turn
 
 
 class LossSettings(Protocol):
     """A config that makes terms: `LossConfig` or `Losses`."""
+
+    @property
+    def chains(self) -> ChainConfig:
+        """The chains of terms that use some."""
 
     def check(self) -> None:
         """Raise InputError if the settings make no sense."""
@@ -47,6 +53,8 @@ class WeightedLoss(nn.Module):
         for term in terms:
             term.prepare(num_systems)
         self.terms = nn.ModuleDict({term.log_name: term for term in terms})
+        self.chains: Chains | None = None
+        self._chain_config = config.chains
 
     def check(self, names: Sequence[str], references: Sequence[Reference]) -> None:
         """Raise InputError if a term with a positive weight cannot be had from the references."""
@@ -55,7 +63,17 @@ class WeightedLoss(nn.Module):
                 term.check(names, references)
 
     def attach(self, setting: Setting) -> None:
-        """Give every term what it is trained within."""
+        """Give every term what it is trained within, and chains to those that use them."""
+        if any(term.uses_chains for term in self._terms()):
+            assert setting.potential is not None
+            self.chains = Chains(
+                self._chain_config,
+                setting.references,
+                setting.potential,
+                setting.energy_and_forces,
+                setting.seed,
+            )
+            setting = replace(setting, chains=self.chains)
         for term in self._terms():
             term.attach(setting)
 
@@ -65,13 +83,16 @@ class WeightedLoss(nn.Module):
             term.before_fit(simulate)
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
-        """Show every term what a simulation of the model has shown."""
+        """Show chains and every term what a simulation of the model has shown."""
+        if self.chains is not None:
+            self.chains.after_simulation(system, judgement)
         for term in self._terms():
             term.after_simulation(system, network, judgement)
 
     def describe(self) -> dict[str, str]:
-        """Return the settings of each term by its log name."""
-        return {term.log_name: term.extra_repr() for term in self._terms()}
+        """Return the settings of each term by its log name, and of chains."""
+        found = {term.log_name: term.extra_repr() for term in self._terms()}
+        return found if self.chains is None else found | {"chains": self.chains.extra_repr()}
 
     def forward(
         self, network_energy: Tensor, network_forces: Tensor, batch: Batch, turn: Turn = FIRST
@@ -100,6 +121,9 @@ class WeightedLoss(nn.Module):
         InputError
             If a term with a positive weight, or the weighting, lacks its fields.
         """
+        if self.chains is not None and turn.part == "train" and self.chains.advance(turn.number):
+            for term in self._terms():
+                term.after_move()
         prediction = Prediction(network_energy, network_forces, turn)
         found: dict[str, Tensor] = {}
         parts = []
