@@ -185,6 +185,7 @@ def test_by_hand(
     simulations.lost = [15]
     term = started(module, simulations)
     assert simulations.names == [model or "prior alone"]
+    begun = term.constants.item()
     with torch.no_grad():
         term.constants += 0.3
     contrast = reference.potential() if of_prior else other_file[0].potential()
@@ -196,8 +197,10 @@ def test_by_hand(
             types = batch.bead_types[: positions.shape[1]]
             energy = energy + module.network.energy(positions.double(), types).detach().numpy()
         known = contrast.energy_and_forces(positions)[0].detach().numpy()
-        return np.asarray((known - energy) / KT + 0.3)
+        return np.asarray((known - energy) / KT + begun + 0.3)
 
+    first = odds(term.get_buffer("samples_0")[:SIZE].float())
+    assert first.mean() == pytest.approx(0.3, abs=1e-3)  # even odds, but for what was added
     data = odds(batch.pos.unflatten(0, (batch.num_graphs, -1)))
     weights = batch.weight.numpy() if weighted else np.ones(len(data))
     # Sixteen trajectories of twenty frames: two are burnt, one trajectory flew apart.
@@ -226,8 +229,9 @@ def test_samples_are_of_whole_trajectories_those_held_out_of_others(reference: R
     train, held = (kept[:216], kept[KEPT : KEPT + 54])
     own = [{frame.tobytes() for frame in part} for part in (train, held)]
     assert [len(part) for part in own] == [216, 54], "drawn twice"
-    assert own[0] == set().union(*(seen[k] for k in range(13) if k != 3))
-    assert own[1] == set().union(*seen[13:])
+    apart = (4, 8, 12)  # every fourth that stayed whole
+    assert own[0] == set().union(*(seen[k] for k in range(16) if k not in (3, *apart)))
+    assert own[1] == set().union(*(seen[k] for k in apart))
     assert len(kept) == KEPT + HELD
 
 
@@ -243,6 +247,26 @@ def test_a_checkpoint_holds_the_samples(reference: Reference, batch: Batch) -> N
         assert expected[NAME].item() > 0
         for name, value in evaluated(other, batch, turn).items():
             torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_another_model_than_that_of_the_samples_is_refused(
+    reference: Reference, other_file: tuple[CGForceField, Path], tmp_path: Path
+) -> None:
+    _, path = other_file
+    module = module_of(reference, model=str(path))
+    started(module, Simulations(reference))
+    resumed = module_of(reference, fits=True, model=str(path))
+    resumed.load_state_dict(module.state_dict())
+    started(resumed, Simulations(reference))
+    changed = torch.load(path)
+    for name, value in changed["state_dict"].items():
+        if name.endswith("output.0.weight"):
+            value += 1.0
+    torch.save(changed, tmp_path / "changed.ckpt")
+    again = module_of(reference, fits=True, model=str(tmp_path / "changed.ckpt"))
+    again.load_state_dict(module.state_dict())
+    with pytest.raises(InputError, match=r"changed.ckpt is another model than the one whose"):
+        started(again, Simulations(reference))
 
 
 def test_another_seed_makes_others(reference: Reference) -> None:
