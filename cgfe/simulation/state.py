@@ -76,7 +76,7 @@ class ReplicaState:
             self.velocities = self.noise.normal_(generator=self.generator) * self._speed()
         else:
             self.velocities = velocities.clone()
-        self.limit = _largest_distance(start) + LARGEST_SPREAD * start.shape[1] ** 0.5
+        self.limit = size_limit(start)
         self.temperature_sum, self.temperature_count = 0.0, 0
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
         self.blown_up = ~self.energy.isfinite()
@@ -186,6 +186,11 @@ def _fitting_threads(positions: Tensor) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def size_limit(start: Tensor) -> Tensor:
+    """Return (R,), the distance of a bead from its centre, Å, beyond which a replica blew up."""
+    return _largest_distance(start) + LARGEST_SPREAD * start.shape[1] ** 0.5
 
 
 def _largest_distance(positions: Tensor) -> Tensor:

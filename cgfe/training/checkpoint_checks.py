@@ -149,6 +149,13 @@ def check_same_loss(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
             "the checkpoint was trained with another loss, they differ in "
             f"{', '.join(sorted(differing))}; give the run's own."
         )
+    for name in sorted(state_of_loss(own)):
+        shapes = [_listed(x["state_dict"][name].shape) for x in (checkpoint, own)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"the checkpoint was trained with another size of the loss's {name}, {shapes[0]} "
+                f"where it is {shapes[1]} here; give the run's own settings."
+            )
 
 
 def check_same_network(content: Mapping[str, Any], own: CGSchNetConfig) -> None:

@@ -57,7 +57,7 @@ class CGForceField(L.LightningModule):
         or learned, weighted: false}; `--model.loss.help` explains them.
     losses : Losses
         In place of `loss`: any terms, each with its weight. Every term is logged, unweighted, at
-        any weight (at 0 not one that needs samples of its own).
+        any weight (at 0 all but `contrastive`, which has no samples then).
     optimizer : callable
         Any torch optimizer.
     scheduler : callable, optional

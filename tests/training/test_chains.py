@@ -15,6 +15,7 @@ from cgfe.kernels.fast_potential import FastPotential
 from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import judge
 from cgfe.simulation.langevin import LangevinSimulation
+from cgfe.simulation.state import size_limit
 from cgfe.training.arrays import system_tensors
 from cgfe.training.losses import ChainConfig, Losses, RelativeEntropy, Turn
 from cgfe.training.losses import chains as chains_file
@@ -113,7 +114,7 @@ def test_the_simulated_potential_is_the_model(reference: Reference) -> None:
     module, positions = module_of(reference), torch.from_numpy(reference.starts.positions)
     expected = module.potential(0).energy_and_forces(positions)
     for fast in (True, False):
-        module.intervals = module.intervals if fast else None
+        module.grid.intervals = module.grid.intervals if fast else None
         potential = module.simulated(0)
         assert isinstance(potential, FastPotential) == fast
         for one, other in zip(potential.energy_and_forces(positions), expected, strict=True):
@@ -159,6 +160,7 @@ def test_a_chain_that_blew_up_begins_anew(reference: Reference) -> None:
         chains.positions(0)[3, 0, 0] = 1e30
         chains.velocities(0)[5] = float("nan")
     chains.advance(0)
+    assert chains.lost.item() == pytest.approx(2 / 16)
     positions, velocities = chains.positions(0), chains.velocities(0)
     assert positions.isfinite().all()
     assert velocities.isfinite().all()
@@ -167,6 +169,21 @@ def test_a_chain_that_blew_up_begins_anew(reference: Reference) -> None:
     for lost in (3, 5):
         nearest = np.abs(starts - positions[lost].numpy()).max((1, 2)).min()
         assert nearest == pytest.approx(0, abs=1e-4)
+
+
+def test_a_chain_that_flies_apart_move_by_move_begins_anew(reference: Reference) -> None:
+    """As no single move would show: limits are of the starts."""
+    chains = chains_of(module_of(reference, steps=1, time_step_ps=1e-7))
+    scale = size_limit(torch.from_numpy(reference.starts.positions)).max()
+    with torch.no_grad():
+        for lost, factor in ((3, 1.01), (5, 0.99)):
+            far = chains.positions(0)[lost]
+            far *= factor * scale / torch.linalg.vector_norm(far, dim=-1).max()
+    chains.advance(0)
+    assert chains.lost.item() == pytest.approx(1 / 16)
+    assert chains.positions(0)[3].abs().max() < 50 < chains.positions(0)[5].abs().max()
+    chains.advance(1)
+    assert chains.lost.item() == 0
 
 
 def test_starts_stand_for_the_density_next_to_them() -> None:

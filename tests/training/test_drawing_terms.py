@@ -185,7 +185,8 @@ def test_two_processes_end_alike(
     first_beads(8).save(folder / "eight.h5")
     words = [*TWO, "--run_dir=two", "--trainer.max_epochs=2", "--trainer.limit_train_batches=8"]
     words += [f"--data.frames=[{tiny_file},eight.h5]", "--model.losses.mean_force=null"]
-    words += ["--data.mean_forces=null"]
+    # A validation's simulation would put the chains elsewhere, by the same numbers in both.
+    words += ["--data.mean_forces=null", "--free_energy.every_n_epochs=0"]
     done = ran_apart(folder, BOTH_ENDS, *WORDS, *words)
     output, _ = done.communicate(timeout=300)
     assert done.returncode == 0, output
@@ -197,4 +198,4 @@ def test_two_processes_end_alike(
         assert np.isfinite(positions).all()
     logged = rows(folder / "two")
     for name in ("relative_entropy_gap", "implied_fes_kl"):
-        assert [value != 0 for (key, _), value in logged.items() if key == f"train/{name}"]
+        assert any(value != 0 for (key, _), value in logged.items() if key == f"train/{name}")

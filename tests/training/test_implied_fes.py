@@ -43,12 +43,13 @@ def start(visits: Tensor, memory: float = 1.0) -> Discrete:
     """A model with the energies that such visits are of, and the data's surface as reference."""
     model, surface = Discrete(implied_fes=plain(memory)), in_bins(DATA / DATA.sum())
     model.reference.ensembles.train.probability = surface[:-1].reshape(BINS).double().numpy()
+    model.loss.terms[KL].get_buffer("visits_0").copy_(in_bins(visits.double()) / visits.sum())
     with torch.no_grad():
         model.energies += 40.0 - KT * (visits / visits.sum()).log().clamp(min=-100)
     return model
 
 
-@pytest.mark.parametrize("order", range(3))
+@pytest.mark.parametrize("order", range(2))
 def test_the_gradient_is_exactly_that_of_the_divergence(order: int) -> None:
     """Where states share their bins as in the data; some chains are outside the grid."""
     visits = VISITS.clone()
@@ -136,23 +137,31 @@ def test_the_histogram_is_a_running_average_that_a_simulation_replaces(
 ) -> None:
     model, one, two = start(VISITS, memory=4), counts_of(1), counts_of(2)
     term = model.loss.terms[KL]
-    assert model.terms(DATA)[KL].item() == 0
+    expected = in_bins(VISITS.double()) / VISITS.sum()
     model.visit(one)
-    expected = in_bins(one.double()) / NUMBER
+    expected = 0.75 * expected + 0.25 * in_bins(one.double()) / NUMBER
     torch.testing.assert_close(term.get_buffer("visits_0"), expected)
     model.visit(two)
     expected = 0.75 * expected + 0.25 * in_bins(two.double()) / NUMBER
     torch.testing.assert_close(term.get_buffer("visits_0"), expected)
 
     module = module_of(reference)
+    assert module.loss is not None
+    assert module.loss.chains is not None
+    tics = reference.projection.tica.project(module.loss.chains.positions(0).numpy())
+    bins = reference.projection.grid.bin_index(tics)
+    visits = module.loss.terms[KL].get_buffer("visits_0")
+    begun = np.bincount(bins[bins >= 0], minlength=len(visits) - 1) / len(bins)
+    np.testing.assert_allclose(visits[:-1], begun[: len(visits) - 1])
     half = tiny.positions[: len(tiny) // 2]
     positions = half[: len(half) // 8 * 8].reshape(-1, 8, *half.shape[1:])
     judgement = judge(reference, positions, np.zeros(8, dtype=bool), 0.0, "train")
     module.learn(0, judgement)
-    assert module.loss is not None
-    visits = module.loss.terms[KL].get_buffer("visits_0")
     np.testing.assert_allclose(visits[:-1], judgement.density.ravel())
-    assert visits.sum().item() == pytest.approx(1)
+    outside = judge(reference, positions * 30, np.zeros(8, dtype=bool), 0.0, "train")
+    module.learn(0, outside)
+    np.testing.assert_allclose(visits, np.eye(len(visits))[-1])
+    module.learn(0, judgement)
     lost = judge(reference, positions, np.ones(8, dtype=bool), 0.0, "train")
     module.learn(0, lost)
     np.testing.assert_allclose(visits[:-1], judgement.density.ravel())

@@ -18,7 +18,7 @@ GAP = "relative_entropy_gap"
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_is_exactly_that_of_the_relative_entropy(seed: int) -> None:
     """Of chains that are in each state just as often as the energies have it."""
-    model, visits, data = Discrete(relative_entropy=RelativeEntropy()), counts_of(seed), None
+    model, visits = Discrete(relative_entropy=RelativeEntropy()), counts_of(seed)
     data = counts_of(seed + 100, 500)
     with torch.no_grad():
         model.energies += 40.0 - KT * (visits / NUMBER).log()  # any constant

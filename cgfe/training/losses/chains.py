@@ -18,7 +18,7 @@ from cgfe.reference.reference import Reference
 from cgfe.simulation.evaluation import Judgement
 from cgfe.simulation.ladder import TemperatureLadder
 from cgfe.simulation.langevin import MOST_REPLICAS
-from cgfe.simulation.state import ReplicaState, thermal_speeds
+from cgfe.simulation.state import ReplicaState, size_limit, thermal_speeds
 from cgfe.training.batches import batch_of
 
 OPTION = "model.losses.chains"
@@ -104,9 +104,12 @@ class Chains(nn.Module):
     ----------
     moves : Tensor ()
         How often they were moved.
+    lost : Tensor ()
+        Share of the chains that blew up in the last move, and began anew.
     """
 
     moves: Tensor
+    lost: Tensor
 
     def __init__(
         self,
@@ -123,6 +126,11 @@ class Chains(nn.Module):
         require(config.number >= needed, f"{OPTION}.number", config.number,
                 f"two for each process, {needed} at least")  # fmt: skip
         self.register_buffer("moves", torch.zeros((), dtype=torch.long))
+        self.register_buffer("lost", torch.zeros(()))
+        # Of the starts, not of where a move begins: chains could fly apart move by move.
+        self._limits = [
+            float(size_limit(torch.from_numpy(ref.starts.positions)).max()) for ref in references
+        ]
         self._shares = [shares_of_starts(reference) for reference in references]
         for system, reference in enumerate(references):
             room = torch.zeros(config.number, *reference.starts.positions.shape[1:])
@@ -168,8 +176,13 @@ class Chains(nn.Module):
         batches = number // process()[1]
         if (batches + 1) % self.config.every:
             return False
-        for system in range(len(self._references)):
-            self._move(system)
+        self.lost.zero_()
+        device = self.moves.device.type
+        with torch.autocast(device, enabled=False):  # as they are simulated at validations
+            for system in range(len(self._references)):
+                self._move(system)
+        if process()[1] > 1:
+            distributed.all_reduce(self.lost)  # of each process's share
         self.moves += 1
         return True
 
@@ -218,8 +231,10 @@ class Chains(nn.Module):
             int(random.integers(2**62)),
             velocities,
         )
+        state.limit = state.limit.clamp(max=self._limits[system])
         state.advance(config.steps)
         state.check()
+        self.lost += state.blown_up.sum() / (config.number * len(self._references))
         positions, velocities = centred(state.positions), state.velocities
         self._begin(system, positions, velocities, state.blown_up, random)
         return torch.stack([positions, velocities])

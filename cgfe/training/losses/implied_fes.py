@@ -39,8 +39,9 @@ class ImpliedFES(LossTerm):
 
     a = max(0, 1 − p_model/p_ref) for the frames i of the batch, c = max(0, 1 − p_ref/p_model) for
     the chains j of this process. p_model is a running average of the chains' histograms,
-    h ← h + (now − h) / memory at each move, begun anew with the histogram of each simulation of a
-    validation; p_ref is the density of the training frames, 0 outside the grid.
+    h ← h + (now − h) / memory at each move, begun with where they begin, and anew with the
+    histogram of each simulation of a validation; p_ref is the density of the training frames, 0
+    outside the grid.
 
     Reads `surface_bin` (G,), the flat bin of the surface's grid, -1 outside.
 
@@ -66,11 +67,14 @@ class ImpliedFES(LossTerm):
     too. No configuration has a weight above 1, but where few of a batch are where the model lacks
     they decide alone.
 
+    With smoothing the pull is of the smoothed surfaces, whose divergence is the value: it is 0
+    where they are alike, but no longer the value's gradient bin by bin.
+
     It has the chains' own bias (see `RelativeEntropy`), and that of the memory, which trades two
     errors: a long one has the p_model of a model of so many moves ago, so that the term goes on
     pushing where it has arrived, and swings about it; a short one has few visits of a bin, and
-    takes chance for a difference, as noise in the gradient and in the value, which chance makes
-    too large.
+    takes chance for a difference: noise in the gradient, a value that is too large, and in bins of
+    few visits a pull downwards that does not end at the reference.
     """
 
     log_name = "implied_fes_kl"
@@ -86,6 +90,7 @@ class ImpliedFES(LossTerm):
     ) -> None:
         super().__init__(weight, weighted)
         self.memory, self.smoothing = memory, smoothing
+        self._sampled: dict[int, FloatArray] = {}
 
     def check_settings(self) -> None:
         """Check memory and smoothing."""
@@ -95,17 +100,15 @@ class ImpliedFES(LossTerm):
         require(good, self.key("smoothing"), self.smoothing, within)
 
     def attach(self, setting: Setting) -> None:
-        """Make room for the histogram of each system."""
+        """Make a histogram of each system, of where the chains begin."""
         self._setting = setting
-        for system, reference in enumerate(setting.references):
-            bins = reference.projection.grid.shape
-            room = torch.zeros(bins[0] * bins[1] + 1, dtype=torch.float64)
-            self.register_buffer(f"visits_{system}", room)
+        for system in range(len(setting.references)):
+            self.register_buffer(f"visits_{system}", torch.from_numpy(self._visited(system)))
 
     def after_simulation(self, system: int, network: CGSchNet, judgement: Judgement) -> None:
         """Take the histogram of a simulation in place of the chains'."""
         density = judgement.density.ravel()
-        if density.any():  # or no replica stayed whole
+        if len(judgement.tics):  # or no replica stayed whole
             found = np.append(density, 1 - density.sum())
             self._visits(system).copy_(torch.from_numpy(found))
 
@@ -113,20 +116,18 @@ class ImpliedFES(LossTerm):
         """Add where the chains are now."""
         for system in range(len(self._setting.references)):
             visits = self._visits(system)
-            bins = self._bins(system, self._chains.positions(system))
-            now = np.bincount(bins, minlength=len(visits)) / len(bins)
-            share = 1 / self.memory if visits.any() else 1.0
-            visits.lerp_(torch.from_numpy(now).to(visits), share)
+            visits.lerp_(torch.from_numpy(self._visited(system)).to(visits), 1 / self.memory)
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Return the divergence; 0 before the chains' first move."""
+        """Return the divergence."""
         system = int(batch.system[0])
-        visits, reference = self._visits(system), self._setting.references[system]
-        if not visits.any():
-            return prediction.energy.sum() * 0
-        surface = reference.ensembles.train.probability
-        sampled = smoothed(np.append(surface, 0.0), surface.shape, self.smoothing)
-        visited = smoothed(visits.double().cpu().numpy(), surface.shape, self.smoothing)
+        reference = self._setting.references[system]
+        shape = self._shape(system)
+        if system not in self._sampled:
+            density = reference.ensembles.train.probability.ravel()
+            self._sampled[system] = smoothed(np.append(density, 0.0), shape, self.smoothing)
+        visits = self._visits(system).double().cpu().numpy()
+        sampled, visited = self._sampled[system], smoothed(visits, shape, self.smoothing)
         lacking, excess = _share_above(sampled, visited), _share_above(visited, sampled)
         energies = self._chains.energies(system)
         of_frames = torch.from_numpy(lacking).to(prediction.energy)[batch.surface_bin]
@@ -154,11 +155,20 @@ class ImpliedFES(LossTerm):
     def _visits(self, system: int) -> Tensor:
         return self.get_buffer(f"visits_{system}")
 
+    def _visited(self, system: int) -> FloatArray:
+        """Return the share (B + 1,) of all chains that are in each bin, the last: outside."""
+        bins, shape = self._bins(system, self._chains.positions(system)), self._shape(system)
+        return np.bincount(bins, minlength=shape[0] * shape[1] + 1) / len(bins)
+
+    def _shape(self, system: int) -> tuple[int, int]:
+        return self._setting.references[system].projection.grid.shape
+
     def _bins(self, system: int, positions: Tensor) -> NDArray[np.int64]:
         """Return the place of each configuration (m,) in the histogram, the last: outside."""
         projection = self._setting.references[system].projection
         bins = projection.grid.bin_index(projection.tica.project(positions.cpu().numpy()))
-        return np.where(bins < 0, projection.grid.shape[0] * projection.grid.shape[1], bins)
+        shape = projection.grid.shape
+        return np.where(bins < 0, shape[0] * shape[1], bins)
 
 
 def smoothed(density: FloatArray, shape: tuple[int, int], smoothing: float) -> FloatArray:

@@ -32,10 +32,12 @@ class RelativeEntropy(LossTerm):
 
     Notes
     -----
-    ⟨∂U⟩_data is without bias over the batch. ⟨∂U⟩_model is of chains that lag behind: it is without
+    ⟨∂U⟩_data is without bias over the batch (`weighted`: but for what normalising its weights
+    brings). ⟨∂U⟩_model is of chains that lag behind: it is without
     bias as far as they are at the equilibrium of the model as it is now, which they come to by
     mixing faster than the model changes, and not across barriers that they do not cross; shares of
-    basins are then those of the last validation's simulation, or of the starts.
+    basins are then those of the last validation's simulation, or of the starts. Chains that are
+    refreshed draw it towards the data, as contrastive divergence does.
     """
 
     log_name = "relative_entropy_gap"

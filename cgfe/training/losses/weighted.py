@@ -114,7 +114,8 @@ class WeightedLoss(nn.Module):
         -------
         dict of scalars
             `loss`, and each term under its log name: unweighted, detached, and there also at weight
-            0, unless there is no reference for it; and what terms tell beside their value.
+            0, unless there is no reference for it; what terms tell beside their value; and
+            `chains_blown_up`, if there are chains.
 
         Raises
         ------
@@ -138,6 +139,8 @@ class WeightedLoss(nn.Module):
             if term.weight > 0:
                 parts.append(term.weight * value)
             found |= {term.log_name: value.detach()} | term.figures()
+        if self.chains is not None:
+            found["chains_blown_up"] = self.chains.lost.clone()
         # Without any part a loss is not known, which is no 0 that a best checkpoint may have.
         return ({"loss": torch.stack(parts).sum()} if parts else {}) | found
 
