@@ -81,7 +81,8 @@ def compare_totals(reference: Totals, model: Totals, grid: TICGrid) -> Figures:
         "w1_tic1": w1[0],
         "w1_tic2": w1[1],
         "delta_f_kt": _delta_f(model.folded, shape) - _delta_f(reference.folded, shape),
-        "coverage": np.where(inside_q > 0, inside_p, 0).sum(-1) / inside_p.sum(-1),
+        "coverage": np.where(inside_q > 0, inside_p, 0).sum(-1)
+        / np.maximum(inside_p.sum(-1), np.finfo(np.float64).tiny),
         "outside": q[..., 0],
     }
     return {key: np.broadcast_to(value, shape) for key, value in found.items()}

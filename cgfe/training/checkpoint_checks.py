@@ -149,6 +149,16 @@ def check_same_loss(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
             "the checkpoint was trained with another loss, they differ in "
             f"{', '.join(sorted(differing))}; give the run's own."
         )
+
+
+def check_same_sizes(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
+    """Compare the sizes of what two checkpoints of the same systems hold of the loss.
+
+    Raises
+    ------
+    InputError
+        Naming the first that differs.
+    """
     for name in sorted(state_of_loss(own)):
         shapes = [_listed(x["state_dict"][name].shape) for x in (checkpoint, own)]
         if shapes[0] != shapes[1]:

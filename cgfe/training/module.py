@@ -29,6 +29,7 @@ from cgfe.training.checkpoint_checks import (
     check_same_frames,
     check_same_loss,
     check_same_network,
+    check_same_sizes,
     model_of,
     reading,
 )
@@ -320,9 +321,11 @@ class CGForceField(L.LightningModule):
         content = content_of(checkpoint, "the checkpoint")
         self.trained = int(checkpoint["epoch"]), int(checkpoint["global_step"])
         self.grid.from_checkpoint(content)
-        check_same_loss(checkpoint, {"state_dict": self.state_dict()})
+        own = {"state_dict": self.state_dict()}
+        check_same_loss(checkpoint, own)
         check_same_network(content, self.network_config)
         check_same_frames(content, self.references)
+        check_same_sizes(checkpoint, own)
 
     @classmethod
     def load(cls, path: str | Path) -> "CGForceField":

@@ -229,6 +229,14 @@ def test_a_checkpoint_holds_all(reference: Reference) -> None:
     assert (ends[2]["positions_0"] != ends[0]["positions_0"]).any()
 
 
+def test_another_number_is_told(reference: Reference) -> None:
+    module, other = module_of(reference), module_of(reference, number=12)
+    checkpoint: dict[str, Any] = {"epoch": 0, "global_step": 1, "state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    with pytest.raises(InputError, match=r"chains.positions_0, \(16, 10, 3\) where it is \(12, 10"):
+        other.on_load_checkpoint(checkpoint)
+
+
 def test_processes_share_them(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     chains = chains_of(module_of(reference))
     own = []
