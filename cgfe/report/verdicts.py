@@ -258,8 +258,8 @@ def _timescales(result: Convergence) -> Verdict:
     ends = [float(np.exp(x[worst])) for x in (times.growth, low, high)]
     words = (
         f"The slowest implied timescale, {short(slowest)} ns at the MSM's lag of "
-        f"{short(times.msm_lag_ps)} ps, is {short(ends[0])} times that at {short(beyond[worst])} "
-        f"ps ({short(ends[1])} to {short(ends[2])}; flat is an interval that reaches below 1.1 "
+        f"{short(times.msm_lag_ps)} ps, is {short(ends[0])} times as long at "
+        f"{short(beyond[worst])} ps ({short(ends[1])} to {short(ends[2])}; flat is an interval that reaches below 1.1 "
         "and is known to a factor of 1.5, at every lag to a fifth of the longest walker)."
     )
     if (low[known] > GROWTH_TOLERATED).any():
