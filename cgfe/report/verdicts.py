@@ -259,8 +259,9 @@ def _timescales(result: Convergence) -> Verdict:
     words = (
         f"The slowest implied timescale, {short(slowest)} ns at the MSM's lag of "
         f"{short(times.msm_lag_ps)} ps, is {short(ends[0])} times as long at "
-        f"{short(beyond[worst])} ps ({short(ends[1])} to {short(ends[2])}; flat is an interval that reaches below 1.1 "
-        "and is known to a factor of 1.5, at every lag to a fifth of the longest walker)."
+        f"{short(beyond[worst])} ps ({short(ends[1])} to {short(ends[2])}; flat is an interval "
+        "that reaches below 1.1 and is known to a factor of 1.5, at every lag to a fifth of the "
+        "longest walker)."
     )
     if (low[known] > GROWTH_TOLERATED).any():
         return Verdict(question, "no", f"{words} It rises: the states are not Markovian.")
