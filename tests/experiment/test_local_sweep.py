@@ -160,7 +160,6 @@ def test_every_kind_of_parameter(tmp_path: Path) -> None:
         ({"x": {"min": 1, "max": "many"}}, "parameters.x.max is 'many'"),
         ({"x": {"distribution": "beta", "min": 0, "max": 1}}, "distribution is 'beta'"),
         ({"x": 5}, "parameters.x is 5"),
-        ({"config": {"values": ["a/b.yaml", "c/b.yaml"]}}, "config.values has two files b;"),
         ({"early_terminate": {"type": "envelope"}}, "expected type hyperband"),
         ({"run_cap": 0}, "run_cap is 0"),
         ({"speed": 3}, "speed is not known"),
@@ -176,6 +175,17 @@ def test_bad_files(
     assert error.startswith("cgfe: error:")
     assert error.count("\n") == 1
     assert said in error
+
+
+def test_two_config_files_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep_of(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["parameters"]["config"] = {"values": ["a/b.yaml", "c/b.yaml"]}
+    path.write_text(yaml.safe_dump(content))
+    assert main(["sweep", str(path)]) == 2
+    assert "parameters.config.values has two files b; expected" in capsys.readouterr().err
 
 
 def test_missing_files_and_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from cgfe.kernels import tables, training
 from cgfe.kernels.accuracy import TOLERANCE
 from cgfe.kernels.training import Kept, energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
-from cgfe.training import module as module_file
 from cgfe.training.batches import SystemTensors
 from cgfe.training.losses import LossConfig, WeightedLoss
 from cgfe.training.module import CGForceField
@@ -278,9 +277,9 @@ def fit(monkeypatch: pytest.MonkeyPatch, systems: list[SystemTensors], fast: boo
         reference_of(x) for x in systems
     ]
     if not fast:
-        monkeypatch.setattr(module_file, "is_supported", lambda _: False)
+        monkeypatch.setattr(grid_file, "is_supported", lambda _: False)
     field.choose_grid()
-    assert (field.intervals is not None) == fast
+    assert (field.grid.intervals is not None) == fast
     optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
     losses = []
     for step in range(12):
@@ -318,7 +317,7 @@ def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> N
     tables._grid.cache_clear()
     with mode():
         found = field.eval().energy_and_forces(batch)
-        assert field.intervals is not None
+        assert field.grid.intervals is not None
     expected = field.network.energy_and_forces(batch)
     for one, other in zip(found, expected, strict=True):
         assert not one.requires_grad
@@ -332,7 +331,7 @@ def test_validation_takes_the_fast_way_and_leaves_training_alone(mode: Any) -> N
 @pytest.mark.parametrize("intervals", [256, None])
 def test_batches_of_unlike_graphs_are_refused(intervals: int | None) -> None:
     field = CGForceField(FIXED).train()
-    field.intervals = intervals
+    field.grid.intervals = intervals
     batch = Batch.from_data_list(
         [Data(pos=frames_of(1, n, 4.0)[0].float(), bead_types=torch.arange(n)) for n in (3, 5)]
     )

@@ -39,8 +39,10 @@ class ChainConfig:
     refreshed : float
         Share of the chains that begin a move anew, at starts of the reference: 0 to 1. Draws what
         the chains say towards the data, and frees them where they are trapped.
-    time_step_ps, friction_per_ps : float
-        As in `SimulationConfig`.
+    time_step_ps : float
+        As in a simulation.
+    friction_per_ps : float
+        As in a simulation.
     """
 
     number: int = 128
