@@ -17,6 +17,7 @@ from cgfe.kernels import tables, training
 from cgfe.kernels.accuracy import TOLERANCE
 from cgfe.kernels.training import Kept, energy_and_forces, is_supported, sufficient_intervals
 from cgfe.model.schnet import CGSchNet, CGSchNetConfig
+from cgfe.training import filter_grid as grid_file
 from cgfe.training.batches import SystemTensors
 from cgfe.training.losses import LossConfig, WeightedLoss
 from cgfe.training.module import CGForceField
