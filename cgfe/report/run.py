@@ -29,6 +29,7 @@ BETTER = {
     "coverage": "higher",
     "outside": "lower",
     "blown_up": "lower",
+    "heating": "near 0",
     "split_half_js": "lower",
 }
 """Which way each metric is good."""

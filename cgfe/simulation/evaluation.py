@@ -212,7 +212,7 @@ def free_energy_result(
     system : str
     reference, judgement, prior
     simulation : dict
-        How it was simulated.
+        How it was simulated; with `kinetic_temperature_kelvin` the result has the metric `heating`.
     trapping : dict, optional
         Of `trapping_facts`.
     """
@@ -224,9 +224,12 @@ def free_energy_result(
     wells = dict(trapping or {})
     if len(judgement.tics):
         wells["deepest"] = deepest_bin(probability, judgement.density)
+    heat: dict[str, float] = {}
+    if (kinetic := simulation.get("kinetic_temperature_kelvin")) is not None:
+        heat["heating"] = kinetic / reference.system.temperature_kelvin - 1
     return FreeEnergyResult(
         system=system,
-        metrics=found.metrics,
+        metrics=found.metrics | heat,
         intervals=found.intervals,
         floor=found.floor,
         floor_high=found.floor_high,

@@ -27,7 +27,7 @@ class FreeEnergyResult:
     system : str
     metrics : dict
         js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt, coverage, outside,
-        blown_up, split_half_js; where the frames are there, those of
+        blown_up, heating, split_half_js; where the frames are there, those of
         `cgfe.simulation.structure.structure_errors`, and mean_force_mse.
     intervals : dict
         (low, high) of each metric but those of structures, 95 %, over trajectories of the
