@@ -19,6 +19,7 @@ from cgfe.experiment.saved import (
     mean_floor,
     read_saved,
 )
+from cgfe.experiment.soundness import soundness_figures
 from cgfe.experiment.sweep_file import CONFIG
 from cgfe.experiment.trapping import trapping_figures
 from cgfe.report.plots import TERM_LABELS
@@ -60,6 +61,8 @@ class SweepResults:
         The run of each (row, column) that has a figure and a saved result of it.
     trapping : dict
         Arrays (K, S) of `cgfe.experiment.trapping`.
+    soundness : dict
+        Arrays (K, S) of `cgfe.experiment.soundness`.
     further : dict
         Arrays (K, S) of the other figures of the same simulation, and `seconds`, the wall time.
     """
@@ -79,6 +82,7 @@ class SweepResults:
     walkers: int | None
     runs: dict[tuple[int, int], Run]
     trapping: dict[str, FloatArray]
+    soundness: dict[str, FloatArray]
     further: dict[str, FloatArray]
 
     def statistics(self) -> SweepFigures | None:
@@ -159,6 +163,7 @@ def gather(
         walkers=walkers,
         runs={place: run for place, run in grid.items() if saved[place] is not None},
         trapping=trapping_figures((len(settings), len(seeds)), saved),
+        soundness=soundness_figures((len(settings), len(seeds)), saved),
         further=_further(figures.shape, grid, metric),
     )
 

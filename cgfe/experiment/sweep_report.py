@@ -17,6 +17,7 @@ from cgfe.experiment.further import FurtherFigure, compare_figures
 from cgfe.experiment.intervals import SettingMean
 from cgfe.experiment.results import SweepResults, further_labels, gather, text_of
 from cgfe.experiment.runs import FINISHED, SweepRuns, read_runs
+from cgfe.experiment.soundness import soundness_words
 from cgfe.experiment.trapping import LABELS, NOTE, trapping_words
 from cgfe.files import replacing
 from cgfe.report.sweep import FigureTable, SweepPage, write_sweep_page
@@ -71,7 +72,10 @@ def write_sweep_report(
     trapping = compare_figures(results.trapping, LABELS, row)
     further = compare_figures(results.further, further_labels(results.further), row)
     names = [text_of(setting) for setting in results.settings]
-    words = trapping_words(trapping, names, f"{results.option} {text_of(base)}")
+    words = (
+        *soundness_words(results.soundness, names, results.option),
+        *trapping_words(trapping, names, f"{results.option} {text_of(base)}"),
+    )
     found = replace(found, sentences=(*found.sentences, *words))
     page = Path(output) if output is not None else Path(folder) / PAGE
     numbers = page.with_suffix(".json")

@@ -79,9 +79,12 @@ def write_saved(
     folder: Path,
     samples: np.ndarray | None,
     walkers: int | None = 16,
-    trapping: Callable[[float, int], dict[str, Any]] | None = None,
+    told: Callable[[float, int], dict[str, Any]] | None = None,
 ) -> None:
-    """Write each run's free_energy.json with a floor, and .npz with its resampled JS (S, R)."""
+    """Write each run's free_energy.json with a floor, and .npz with its resampled JS (S, R).
+
+    `told` gives more for the first, of weight and seed.
+    """
     for row in (row for row in read_rows(folder) if row[JS]):
         run_dir = folder / Path(row["run"]).name
         run_dir.mkdir(exist_ok=True)
@@ -92,8 +95,8 @@ def write_saved(
             "floor_high": {"js": 0.05},
             "simulation": {"reference_trajectories": walkers} if walkers else {},
         }
-        if trapping is not None:
-            saved["trapping"] = trapping(float(row[WEIGHT]), int(row[SEED]))
+        if told is not None:
+            saved |= told(float(row[WEIGHT]), int(row[SEED]))
         (run_dir / "free_energy.json").write_text(json.dumps(saved))
         if samples is not None:
             np.savez(run_dir / "free_energy.npz", js_resampled=float(row[JS]) + samples)

@@ -130,7 +130,7 @@ def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_page_fits_a_browser(width: int, tmp_path: Path) -> None:
     """With rows of trapping, and a message of one long word."""
     folder = write_sweep(tmp_path / "sweep-made", failed={(0.5, 2): "a/" + "long/" * 80})
-    write_saved(folder, None, trapping=trapping_of)
+    write_saved(folder, None, told=lambda *run: {"trapping": trapping_of(*run)})
     report(folder)
     check_layout(folder / "sweep.html", width, images=2)
 
@@ -203,7 +203,7 @@ def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
     numbers, page = report(folder)
     assert numbers["trapping"] == {}
     assert "trapped" not in page.text
-    write_saved(folder, None, trapping=trapping_of)
+    write_saved(folder, None, told=lambda *run: {"trapping": trapping_of(*run)})
     numbers, page = report(folder)
     assert set(numbers["trapping"]) == {"stayed", "transitions", "deepest"}
     for row, weight in zip(numbers["trapping"]["stayed"], WEIGHTS, strict=True):
@@ -216,6 +216,33 @@ def test_trapped_replicas_are_told_against_the_weight(tmp_path: Path) -> None:
     words = "comparisons together, differs in never left their start’s state: 1 (0.63)"
     assert words in page.text
     assert "stretched bonds that fall" not in page.text
+
+
+def test_what_the_simulations_are_worth_is_told(tmp_path: Path) -> None:
+    def told(weight: float, seed: int) -> dict[str, Any]:
+        reached = "no" if (weight, seed) == (0.5, 1) else "unknown" if weight == 1 else "yes"
+        times = None if weight == 1 else 6.0 + seed
+        hot = 1.2 if weight == 1 and seed < 3 else -0.04
+        return {"equilibrium": {"reached": reached, "correlation_times": times}, "heating": hot}
+
+    folder = write_sweep(tmp_path / "sweep-made")
+    write_saved(folder, None)
+    assert not any("simulations" in sentence.lower() for sentence in report(folder)[0]["sentences"])
+    write_saved(folder, None, told=told)
+    numbers, page = report(folder)
+    seeds = 8
+    words = (
+        f"{2 * seeds - 1} of {3 * seeds} simulations are at equilibrium as far as JS goes (6 to 13 "
+        f"correlation times of a replica); not, or not known to be: energy weight: 1 of 0.5, "
+        f"{seeds} of 1.",
+        "Simulations that missed their temperature by more than 5 %: energy weight: 3 of 1; no "
+        "figure of these is of the model itself.",
+    )
+    for sentence in words:
+        assert sentence in page.text
+        assert sentence in numbers["sentences"]
+    write_saved(folder, None, told=lambda *_: told(0, 0))
+    assert any(s.startswith(f"All {3 * seeds} simul") for s in report(folder)[0]["sentences"])
 
 
 def test_other_figures_of_the_simulation_stand_in_a_table(tmp_path: Path) -> None:

@@ -284,6 +284,15 @@ def test_as_good_as_can_be_told_only_if_the_interval_reaches_the_floor(
     assert said.tone == tone or not math.isfinite(low)
 
 
+@pytest.mark.parametrize(("kelvin", "told"), [(310.0, False), (640.0, True), (270.0, True)])
+def test_a_model_that_heats_itself_up_says_so(kelvin: float, told: bool) -> None:
+    result = make_result()
+    metrics = METRICS | {"heating": kelvin / 300 - 1}
+    simulation = result.simulation | {"kinetic_temperature_kelvin": kelvin}
+    words = " ".join(verdict(replace(result, metrics=metrics, simulation=simulation)).details)
+    assert (f"ran at {kelvin:.0f} K in place of 300 K" in words) is told
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

@@ -89,12 +89,15 @@ def test_run_directory_holds_everything(folder: Path) -> None:
     assert {*ERRORS} < {*FreeEnergyResult.load(run).training}
     for key in METRICS:
         assert isinstance(content[key], float), key
-        if key not in ("blown_up", "split_half_js"):
+        if key not in ("blown_up", "heating", "split_half_js"):
             low, high = content["intervals"][key]
             assert low <= content[key] <= high, key
-        assert isinstance(content["prior"][key], float), key
+        if key != "heating":
+            assert isinstance(content["prior"][key], float), key
     result = FreeEnergyResult.load(run)
     assert np.isfinite(result.structure_model).all()
+    heat = result.simulation["kinetic_temperature_kelvin"] / (1 + content["heating"])
+    assert heat == pytest.approx(300, rel=1e-6)
     assert np.nanmax(result.contacts_reference) <= 1
     # The network's force loss is of the same frames and noise as the prior's.
     forces = [value for (key, _), value in rows(run).items() if key == "validation/force_mse"]
