@@ -8,10 +8,10 @@ takes the degrees of freedom of Welch and Satterthwaite.
 *Floor.* What a perfect model would score here. Its true ensemble is the reference's, so it differs
 from the reference by two sampling errors: that of the reference, drawn again and compared with the
 whole (cgfe.analysis.floor), and that of a simulation of this size, from the model's own replicas.
-To second order JS is a quadratic form in the errors, so the two parts add; W1 and ΔF are linear, so
-their squares add. KL and the mean squared difference of F have no floor: they rest on bins that one
-of the two has missed, which no bootstrap sample of it can have (it told a fifth of what a perfect
-model scored in a trial).
+To second order JS is a quadratic form in the errors, so the two parts add; W1, ΔF and the error of
+macrostates are linear, so their squares add. KL and the mean squared difference of F have no floor:
+they rest on bins that one of the two has missed, which no bootstrap sample of it can have (it told
+a fifth of what a perfect model scored in a trial).
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from cgfe.analysis.floor import sparseness
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.intervals import LEVEL
 from cgfe.analysis.metrics import FREE_ENERGY_CEILING_KT, PSEUDO_COUNT
-from cgfe.array_types import FloatArray
+from cgfe.array_types import FloatArray, IntArray
 
 RESAMPLES = 200
-FLOORED = ("js", "w1_tic1", "w1_tic2", "delta_f_kt")
+FLOORED = ("js", "w1_tic1", "w1_tic2", "delta_f_kt", "macrostate_error_kt")
 SIGNED = "delta_f_kt"
 
 Figures = dict[str, FloatArray]
@@ -45,11 +45,13 @@ class Comparison:
         `js`, `kl_reference_model` (what is outside the grid counts as one more bin), `mse_kt2`,
         `w1_tic1`, `w1_tic2` (Wasserstein-1 distances, in units of the TICs), `delta_f_kt` (the
         model's ΔF(folded - unfolded) minus the reference's; NaN without a native structure),
-        `coverage`, `outside` (share of the model's frames).
+        `macrostate_error_kt` (mean absolute error of F = -ln p over states that the reference
+        visits; NaN without states), `coverage`, `outside` (share of the model's frames).
     intervals : dict
         (low, high), 95 %, of the same; infinite with fewer than two trajectories or replicas.
     floor : dict
-        Of `js` in mean; of `w1_tic1`, `w1_tic2` and `delta_f_kt` the root mean square.
+        Of `js` in mean; of `w1_tic1`, `w1_tic2`, `delta_f_kt` and `macrostate_error_kt` the root
+        mean square.
     floor_high : dict
         Its 95 % quantile.
     resampled : dict of arrays (R,)
@@ -64,8 +66,18 @@ class Comparison:
     resampled: Figures
 
 
-def compare_totals(reference: Totals, model: Totals, grid: TICGrid) -> Figures:
-    """Return the metrics of shares, or of each of R bootstrap samples, as arrays (R,)."""
+def compare_totals(
+    reference: Totals, model: Totals, grid: TICGrid, states: IntArray | None = None
+) -> Figures:
+    """Return the metrics of shares, or of each of R bootstrap samples, as arrays (R,).
+
+    Parameters
+    ----------
+    reference, model : Totals
+    grid : TICGrid
+    states : int array (n1, n2), optional
+        Of each bin, from 0 on, as `cgfe.analysis.basins.basins` finds them.
+    """
     p, q = reference.joint, model.joint
     inside_p, inside_q = p[..., 1:], q[..., 1:]
     w1 = []
@@ -81,6 +93,7 @@ def compare_totals(reference: Totals, model: Totals, grid: TICGrid) -> Figures:
         "w1_tic1": w1[0],
         "w1_tic2": w1[1],
         "delta_f_kt": _delta_f(model.folded, shape) - _delta_f(reference.folded, shape),
+        "macrostate_error_kt": _macrostates(inside_p, inside_q, states),
         "coverage": np.where(inside_q > 0, inside_p, 0).sum(-1)
         / np.maximum(inside_p.sum(-1), np.finfo(np.float64).tiny),
         "outside": q[..., 0],
@@ -89,7 +102,11 @@ def compare_totals(reference: Totals, model: Totals, grid: TICGrid) -> Figures:
 
 
 def compare_ensembles(
-    reference: Ensemble, model: Ensemble, seed: int = 0, resamples: int = RESAMPLES
+    reference: Ensemble,
+    model: Ensemble,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    states: IntArray | None = None,
 ) -> Comparison:
     """Compare a model's replicas with the reference's trajectories, on the reference's grid.
 
@@ -100,20 +117,27 @@ def compare_ensembles(
     seed : int
         Of the model's bootstrap; the reference's is the same for all models.
     resamples : int
+    states
+        As for `compare_totals`.
     """
     grid = reference.grid
     common, own = np.random.default_rng(0), np.random.default_rng([seed, 1])
     reference_draws = reference.draws(resamples, common)
     p, p_drawn = reference.totals(), reference.totals(reference_draws)
     q, q_drawn = model.totals(), model.totals(model.draws(resamples, own))
-    metrics = {key: float(value) for key, value in compare_totals(p, q, grid).items()}
-    of_reference = compare_totals(p_drawn, q, grid)
-    of_model = compare_totals(p, q_drawn, grid)
+    metrics = {key: float(value) for key, value in compare_totals(p, q, grid, states).items()}
+    of_reference = compare_totals(p_drawn, q, grid, states)
+    of_model = compare_totals(p, q_drawn, grid, states)
     parts = [(of_reference, len(reference)), (of_model, len(model))]
     # A perfect model: what is drawn again against the whole that it was drawn from.
     floors = [
-        (_unsigned(compare_totals(p_drawn, p, grid)), len(reference), reference, reference_draws),
-        (_unsigned(compare_totals(q_drawn, q, grid)), len(model), None, None),
+        (
+            _unsigned(compare_totals(p_drawn, p, grid, states)),
+            len(reference),
+            reference,
+            reference_draws,
+        ),
+        (_unsigned(compare_totals(q_drawn, q, grid, states)), len(model), None, None),
     ]
     floor, high = _floors(floors, common)
     return Comparison(
@@ -121,7 +145,7 @@ def compare_ensembles(
         {key: _interval(key, metrics[key], [(x[key], n) for x, n in parts]) for key in metrics},
         floor,
         high,
-        compare_totals(p_drawn, q_drawn, grid),
+        compare_totals(p_drawn, q_drawn, grid, states),
     )
 
 
@@ -177,6 +201,21 @@ def _delta_f(folded: FloatArray | None, shape: tuple[int, ...]) -> FloatArray:
     with np.errstate(divide="ignore"):
         difference = np.log(1 - folded) - np.log(folded)
     return np.clip(difference, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT)
+
+
+def _macrostates(p: FloatArray, q: FloatArray, states: IntArray | None) -> FloatArray:
+    """Return the mean |F_model - F_reference| of states; F is cut off at the ceiling."""
+    if states is None:
+        return np.full(np.broadcast_shapes(p.shape[:-1], q.shape[:-1]), np.nan)
+    member = np.equal.outer(states.ravel(), np.arange(states.max() + 1)).astype(np.float64)
+    reference, model = p @ member, q @ member
+    with np.errstate(divide="ignore"):
+        energies = [
+            np.minimum(-np.log(shares), FREE_ENERGY_CEILING_KT) for shares in (reference, model)
+        ]
+    errors = np.where(reference > 0, np.abs(energies[1] - energies[0]), 0)
+    mean: FloatArray = errors.sum(-1) / np.maximum((reference > 0).sum(-1), 1)
+    return mean
 
 
 def _unsigned(figures: Figures) -> Figures:

@@ -40,6 +40,7 @@ TERM_LABELS = {
     "w1_tic1": "W1 along TIC 1, TIC units",
     "w1_tic2": "W1 along TIC 2, TIC units",
     "delta_f_kt": "error of F(folded) − F(unfolded), kT",
+    "macrostate_error_kt": "mean error of F of macrostates, kT",
     "coverage": "coverage, share of reference",
     "outside": "outside the grid, share of frames",
     "blown_up": "blown up, share of replicas",

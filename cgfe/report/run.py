@@ -24,6 +24,7 @@ BETTER = {
     "w1_tic1": "lower",
     "w1_tic2": "lower",
     "delta_f_kt": "near 0",
+    "macrostate_error_kt": "lower",
     "mean_force_mse": "lower",
     **dict.fromkeys(ERRORS, "lower"),
     "coverage": "higher",

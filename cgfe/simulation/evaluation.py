@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cgfe.analysis.basins import basins
 from cgfe.analysis.comparison import Comparison, compare_ensembles, compare_totals, mse_kt2
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
@@ -22,6 +23,7 @@ from cgfe.analysis.metrics import (
     kl_divergence,
     split_half_js,
 )
+from cgfe.array_types import IntArray
 from cgfe.geometry import rmsd
 from cgfe.kernels.fast_potential import accelerated
 from cgfe.model.potential import Potential
@@ -154,7 +156,7 @@ def judge(
         return Ensemble.from_samples(sampled.grid, tics[chosen], replica[chosen], None, own)
 
     model = ensemble(slice(None))
-    found = compare_ensembles(sampled, model, seed)
+    found = compare_ensembles(sampled, model, seed, states=_states(reference))
     in_time = tics.reshape(frames, replicas, -1)
     extra = {
         "blown_up": float(blown_up.mean()),
@@ -181,7 +183,8 @@ def _nothing(sampled: Ensemble, part: Part, bead_shape: tuple[int, ...]) -> Judg
         "js": float(np.log(2)),
         "kl_reference_model": kl_divergence(np.append(probability, 0), np.append(nowhere, 1)),
         "mse_kt2": float(mse_kt2(probability.ravel(), nowhere)),
-        **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt", "split_half_js"), float("nan")),
+        **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt"), float("nan")),
+        **dict.fromkeys(("macrostate_error_kt", "split_half_js"), float("nan")),
         "coverage": 0.0,
         "outside": 1.0,
         "blown_up": 1.0,
@@ -271,7 +274,13 @@ def _of_training(reference: Reference, part: Part) -> dict[str, float]:
         return {}
     _, sampled = reference.ensembles.best_for(part)
     own = reference.ensembles.train.totals()
-    return {k: float(x) for k, x in compare_totals(sampled.totals(), own, sampled.grid).items()}
+    found = compare_totals(sampled.totals(), own, sampled.grid, _states(reference))
+    return {k: float(x) for k, x in found.items()}
+
+
+def _states(reference: Reference) -> IntArray:
+    """Return the metastable state (n1, n2) of each bin, of the training frames' surface."""
+    return basins(reference.ensembles.train.probability)
 
 
 def with_mean_force_error(

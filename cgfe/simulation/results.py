@@ -26,15 +26,16 @@ class FreeEnergyResult:
     ----------
     system : str
     metrics : dict
-        js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt, coverage, outside,
-        blown_up, heating, split_half_js; where the frames are there, those of
+        js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt,
+        macrostate_error_kt, coverage, outside, blown_up, heating, split_half_js; where the frames
+        are there, those of
         `cgfe.simulation.structure.structure_errors`, and mean_force_mse.
     intervals : dict
         (low, high) of each metric but those of structures, 95 %, over trajectories of the
         reference and replicas.
     floor, floor_high : dict
         What a perfect model would score, in mean and with 95 % at most: js, w1_tic1, w1_tic2,
-        delta_f_kt (`cgfe.analysis.comparison`).
+        delta_f_kt, macrostate_error_kt (`cgfe.analysis.comparison`).
     training : dict
         What the training frames themselves score against these: what a model scores that has
         learned their populations by heart. Empty if they are the same, and in older files.

@@ -24,7 +24,7 @@ Name = Literal["free_energy", "final"]
 
 METRICS = (
     *("js", "kl_reference_model", "mse_kt2", "w1_tic1", "w1_tic2", "delta_f_kt"),
-    *("coverage", "outside", "blown_up", "heating", "split_half_js"),
+    *("macrostate_error_kt", "coverage", "outside", "blown_up", "heating", "split_half_js"),
 )
 """The figures of every judgement."""
 SPEED = "replica_steps_per_second"

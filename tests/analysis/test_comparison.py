@@ -13,6 +13,8 @@ from cgfe.errors import InputError
 
 GRID = TICGrid((np.linspace(-6, 6, 13), np.linspace(-4, 4, 9)))
 FRAMES = 40
+STATES = np.repeat([[0], [1], [2]], [5, 5, 2], axis=0) + np.zeros((1, 8), np.int64)
+"""By the first TIC: below -1, up to 4, above."""
 
 
 def sample(
@@ -39,7 +41,7 @@ def test_figures_are_those_of_the_frames() -> None:
     tics[3] = [20.0, 0.0]  # outside
     reference = Ensemble.from_samples(GRID, tics, trajectory, weights, folded)
     model = Ensemble.from_samples(GRID, others, other, None, also)
-    found = compare_totals(reference.totals(), model.totals(), GRID)
+    found = compare_totals(reference.totals(), model.totals(), GRID, STATES)
     p, outside = GRID.histogram(tics, weights)
     q, lost = GRID.histogram(others)
     whole, other_whole = np.append(p, outside), np.append(q, lost)
@@ -51,6 +53,11 @@ def test_figures_are_those_of_the_frames() -> None:
     share, other_share = weights[folded].sum() / weights.sum(), also.mean()
     difference = np.log(share / (1 - share)) - np.log(other_share / (1 - other_share))
     assert found["delta_f_kt"] == pytest.approx(difference)
+    energies = [
+        [-np.log(shares[STATES == k].sum()) for k in range(3)]
+        for shares in (p.reshape(STATES.shape), q.reshape(STATES.shape))
+    ]
+    assert found["macrostate_error_kt"] == pytest.approx(np.abs(np.subtract(*energies)).mean())
     tics[3, 0] = 12.0  # beyond the profile: counts at its end
     for axis, key in enumerate(("w1_tic1", "w1_tic2")):
         exact = wasserstein_distance(tics[:, axis], others[:, axis], weights)
@@ -62,15 +69,17 @@ def test_an_ensemble_is_no_way_from_itself_and_far_from_one_outside() -> None:
     random = np.random.default_rng(10)
     tics, trajectory, folded = sample(6, random)
     whole = Ensemble.from_samples(GRID, tics, trajectory, None, folded)
-    found = compare_totals(whole.totals(), whole.totals(), GRID)
+    found = compare_totals(whole.totals(), whole.totals(), GRID, STATES)
     perfect = dict.fromkeys(found, 0.0) | {"coverage": 1.0}
     assert {key: float(value) for key, value in found.items()} == pytest.approx(perfect, abs=1e-12)
     away = Ensemble.from_samples(GRID, tics + 100, trajectory, None, np.zeros(len(tics), bool))
-    found = compare_totals(whole.totals(), away.totals(), GRID)
+    found = compare_totals(whole.totals(), away.totals(), GRID, STATES)
     assert found["js"] == pytest.approx(np.log(2))
     assert (found["coverage"], found["outside"]) == (0, 1)
     assert found["delta_f_kt"] > 7  # never folded: the ceiling of 8 kT, less the reference's own
     assert found["mse_kt2"] > 10
+    assert found["macrostate_error_kt"] > 5  # none of the states: each at the ceiling
+    assert np.isnan(compare_totals(whole.totals(), away.totals(), GRID)["macrostate_error_kt"])
 
 
 def test_bootstrap_samples_are_sums_of_trajectories() -> None:
@@ -132,16 +141,21 @@ def test_mse_counts_nothing_above_the_ceiling() -> None:
 
 
 EXPERIMENTS, RESAMPLES = 100, 100
+KT = ("delta_f_kt", "macrostate_error_kt")
+BOTH = np.minimum(STATES, 1)
+"""Two basins; what lies above 4 is too rare to be known."""
 
 
 @pytest.mark.parametrize(("share", "replicas"), [(0.4, 16), (0.6, 24)])
 def test_intervals_hold_the_expectation(share: float, replicas: int) -> None:
     random = np.random.default_rng(6)
     found = [
-        compare_ensembles(ensemble(20, random), ensemble(replicas, random, share), k, RESAMPLES)
+        compare_ensembles(
+            ensemble(20, random), ensemble(replicas, random, share), k, RESAMPLES, BOTH
+        )
         for k in range(EXPERIMENTS)
     ]
-    for key in ("js", "kl_reference_model", "mse_kt2", "w1_tic1", "delta_f_kt"):
+    for key in ("js", "kl_reference_model", "mse_kt2", "w1_tic1", *KT):
         truth = np.mean([x.metrics[key] for x in found])
         error = np.std([x.metrics[key] for x in found]) / EXPERIMENTS**0.5
         held = [
@@ -155,10 +169,10 @@ def test_intervals_hold_the_expectation(share: float, replicas: int) -> None:
 def test_the_floor_is_what_a_perfect_model_scores() -> None:
     random = np.random.default_rng(7)
     found = [
-        compare_ensembles(ensemble(20, random), ensemble(30, random), k, RESAMPLES)
+        compare_ensembles(ensemble(20, random), ensemble(30, random), k, RESAMPLES, BOTH)
         for k in range(EXPERIMENTS)
     ]
-    for key in ("js", "w1_tic1", "w1_tic2", "delta_f_kt"):
+    for key in ("js", "w1_tic1", "w1_tic2", *KT):
         scores = np.abs([x.metrics[key] for x in found])
         scored = scores.mean() if key == "js" else np.mean(scores**2) ** 0.5
         told = np.mean([x.floor[key] for x in found])
