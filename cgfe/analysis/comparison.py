@@ -87,7 +87,7 @@ def compare_totals(
         w1.append(np.abs(np.cumsum(first - second, axis=-1)).sum(axis=-1) * (edges[1] - edges[0]))
     shape = np.broadcast_shapes(p.shape[:-1], q.shape[:-1])
     found = {
-        "js": _js(p, q),
+        "js": js_of_shares(p, q),
         "kl_reference_model": _kl(p, q),
         "mse_kt2": mse_kt2(inside_p, inside_q),
         "w1_tic1": w1[0],
@@ -142,7 +142,10 @@ def compare_ensembles(
     floor, high = _floors(floors, common)
     return Comparison(
         metrics,
-        {key: _interval(key, metrics[key], [(x[key], n) for x, n in parts]) for key in metrics},
+        {
+            key: interval_of(value, [(x[key], n) for x, n in parts], key == SIGNED)
+            for key, value in metrics.items()
+        },
         floor,
         high,
         compare_totals(p_drawn, q_drawn, grid, states),
@@ -182,7 +185,8 @@ def _cut(probability: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
     return np.where(counted, np.minimum(free_energy, FREE_ENERGY_CEILING_KT), 0.0)
 
 
-def _js(p: FloatArray, q: FloatArray) -> FloatArray:
+def js_of_shares(p: FloatArray, q: FloatArray) -> FloatArray:
+    """Return the JS divergence (...) of shares (..., B), each 1 in all, in nats."""
     middle = (p + q) / 2
     divergence: FloatArray = (rel_entr(p, middle) + rel_entr(q, middle)).sum(-1) / 2
     return divergence
@@ -224,19 +228,61 @@ def _unsigned(figures: Figures) -> Figures:
 
 def _variance(values: FloatArray, number: int) -> float:
     """Return the variance of a figure; draws with replacement have (n - 1) / n of it."""
-    return float(values.var(ddof=1)) * number / (number - 1) if number > 1 else float("inf")
+    return float(values.var(ddof=1)) * undercount(number) if number > 1 else float("inf")
 
 
-def _interval(key: str, value: float, parts: list[tuple[FloatArray, int]]) -> tuple[float, float]:
+def interval_of(
+    value: float, parts: list[tuple[FloatArray, int]], signed: bool = False
+) -> tuple[float, float]:
+    """Return the 95 % interval of a figure of two samples.
+
+    Parameters
+    ----------
+    value : float
+        Of both as they are.
+    parts : list of (array (R,), int)
+        The figure with one of them drawn again, and how many trajectories that one has.
+    signed : bool
+        Whether it may be below 0.
+    """
     variances = [_variance(values, number) for values, number in parts]
     total = sum(variances)
     if not np.isfinite(total):
-        return (float("-inf") if key == SIGNED else 0.0), float("inf")
+        return (float("-inf") if signed else 0.0), float("inf")
     freedom = sum(v**2 / (n - 1) for v, (_, n) in zip(variances, parts, strict=True))
     quantile = stats.t.ppf((1 + LEVEL) / 2, total**2 / freedom) if freedom > 0 else 0.0
     half = float(quantile * np.sqrt(total))
-    low = value - half if key == SIGNED else max(0.0, value - half)
+    low = value - half if signed else max(0.0, value - half)
     return low, value + half
+
+
+def floor_of(
+    parts: list[tuple[FloatArray, float]], quadratic: bool, random: np.random.Generator
+) -> tuple[float, float]:
+    """Return what a perfect model would score: in mean, or root mean square, and at most (95 %).
+
+    Parameters
+    ----------
+    parts : list of (array (R,), float)
+        The figure of a sample that was drawn again against the whole that it was drawn from, and
+        how many times as large its square (the figure itself, if quadratic) should be.
+    quadratic : bool
+        JS is quadratic in the errors of shares, so that the parts add, and has ln 2 at most; of
+        others the squares add.
+    """
+    if not np.isfinite([scale for _, scale in parts]).all():
+        return float("inf"), float("inf")
+    samples = [(values if quadratic else values**2) * scale for values, scale in parts]
+    together = samples[0] + random.permutation(samples[1])
+    if quadratic:
+        together = np.minimum(together, np.log(2))
+    root = np.asarray if quadratic else np.sqrt
+    return float(root(together.mean())), float(root(np.quantile(together, LEVEL)))
+
+
+def undercount(number: int) -> float:
+    """Return how many times too small a variance by draws with replacement is."""
+    return number / (number - 1) if number > 1 else float("inf")
 
 
 def _floors(
@@ -246,23 +292,11 @@ def _floors(
     mean, high = {}, {}
     scales = []
     for _, number, ensemble, draws in parts:
-        scale = number / (number - 1) if number > 1 else float("inf")
+        scale = undercount(number)
         if ensemble is not None and draws is not None:
             scale *= sparseness(ensemble.joint, draws, random, ensemble.kind)
         scales.append(scale)
     for key in FLOORED:
-        if not np.isfinite(scales).all():
-            mean[key] = high[key] = float("inf")
-            continue
-        squared = key != "js"
-        samples = [
-            (figures[key] ** 2 if squared else figures[key]) * scale
-            for (figures, *_), scale in zip(parts, scales, strict=True)
-        ]
-        together = samples[0] + random.permutation(samples[1])
-        if key == "js":
-            together = np.minimum(together, np.log(2))
-        root = np.sqrt if squared else np.asarray
-        mean[key] = float(root(together.mean()))
-        high[key] = float(root(np.quantile(together, LEVEL)))
+        values = [(figures[key], scale) for (figures, *_), scale in zip(parts, scales, strict=True)]
+        mean[key], high[key] = floor_of(values, key == "js", random)
     return mean, high

@@ -117,11 +117,7 @@ class Ensemble:
 
     def draws(self, count: int, random: np.random.Generator) -> IntArray:
         """Return how often each of `count` bootstrap samples holds each trajectory (R, T)."""
-        drawn = np.zeros((count, len(self)), dtype=np.int64)
-        for own in (self.kind == k for k in np.unique(self.kind)):
-            total = int(own.sum())
-            drawn[:, own] = random.multinomial(total, np.full(total, 1 / total), size=count)
-        return drawn
+        return draw_trajectories(self.kind, count, random)
 
     def totals(self, draws: IntArray | None = None) -> Totals:
         """Return the shares of the whole, or of bootstrap samples with these `draws` (R, T)."""
@@ -165,6 +161,23 @@ class Ensemble:
         return cls(
             grid, joint, (first, second), None if folded is None else np.asarray(folded), kind
         )
+
+
+def draw_trajectories(
+    kind: NDArray[np.integer], count: int, random: np.random.Generator
+) -> IntArray:
+    """Return how often each of `count` bootstrap samples holds each trajectory (R, T).
+
+    Parameters
+    ----------
+    kind : int array (T,)
+        They are drawn among those of their own kind.
+    """
+    drawn = np.zeros((count, len(kind)), dtype=np.int64)
+    for own in (kind == k for k in np.unique(kind)):
+        total = int(own.sum())
+        drawn[:, own] = random.multinomial(total, np.full(total, 1 / total), size=count)
+    return drawn
 
 
 _SPARSE = ("joint", "profile1", "profile2")

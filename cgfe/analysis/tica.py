@@ -7,7 +7,7 @@ training trajectories, and then only applied.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -139,6 +139,11 @@ class TICAProjection:
             part = slice(start, start + step)
             result[part] = (pair_distances(frames[part]) - self.mean) @ self.components
         return result.reshape(*positions.shape[:-2], -1)
+
+    def only(self, chosen: slice) -> "TICAProjection":
+        """Return the projection on some of the components."""
+        components, timescales = self.components[:, chosen], self.timescales_ps[chosen]
+        return replace(self, components=components, timescales_ps=timescales)
 
     def to_arrays(self) -> dict[str, NDArray]:
         """Return everything as numeric arrays, for npz files and checkpoints."""

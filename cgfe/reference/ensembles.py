@@ -85,14 +85,9 @@ def ensemble_of(
     """
     if not frames.weights.sum() > 0:
         return None
-    # Segments are whole trajectories, or the blocks that a few were cut into.
-    lengths = [segment.stop - segment.start for segment in frames.segments]
-    trajectory = np.repeat(np.arange(len(lengths)), lengths)
-    index = frames.frames.trajectory_index[[segment.start for segment in frames.segments]]
-    biased = np.isin(index, frames.frames.biased_trajectories)
     folded = None if rmsd is None else rmsd <= frames.frames.folded_rmsd
     return Ensemble.from_samples(
-        grid, tics, trajectory, frames.weights, folded, biased.astype(np.int64)
+        grid, tics, frames.trajectory, frames.weights, folded, frames.biased.astype(np.int64)
     )
 
 

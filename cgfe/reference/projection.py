@@ -22,32 +22,54 @@ class Projection:
     Attributes
     ----------
     tica : TICAProjection
+        Two components.
     grid : TICGrid
+    third : TICAProjection, optional
+        The next component alone, which no label and no surface sees; None where there is none, or
+        in an older file.
     """
 
     tica: TICAProjection
     grid: TICGrid
+    third: TICAProjection | None = None
 
     @classmethod
     def spanning(
-        cls, tica: TICAProjection, tics: NDArray[np.float64], config: ReferenceConfig
+        cls,
+        tica: TICAProjection,
+        tics: NDArray[np.float64],
+        config: ReferenceConfig,
+        third: TICAProjection | None = None,
     ) -> "Projection":
         """Return the projection with a grid of `config.bins` that spans tics (f, 2)."""
-        return cls(tica, TICGrid.from_samples(tics, bins=config.bins))
+        return cls(tica, TICGrid.from_samples(tics, bins=config.bins), third)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as numeric arrays, for npz files and checkpoints."""
-        return under("tica", self.tica.to_arrays()) | under("grid", self.grid.to_arrays())
+        arrays = under("tica", self.tica.to_arrays()) | under("grid", self.grid.to_arrays())
+        return arrays if self.third is None else arrays | under("third", self.third.to_arrays())
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Projection":
         """Return the projection that `to_arrays` described."""
         tica = TICAProjection.from_arrays(part("tica", arrays))
-        return cls(tica, TICGrid.from_arrays(part("grid", arrays)))
+        third = part("third", arrays)
+        return cls(
+            tica,
+            TICGrid.from_arrays(part("grid", arrays)),
+            TICAProjection.from_arrays(third) if third else None,
+        )
 
 
-def fit_tica(training: TrainingFrames, config: ReferenceConfig) -> TICAProjection:
+def fit_tica(
+    training: TrainingFrames, config: ReferenceConfig
+) -> tuple[TICAProjection, TICAProjection | None]:
     """Fit TICA to the unbiased segments (to all, if all are biased).
+
+    Returns
+    -------
+    tica, third
+        Of `Projection`.
 
     Raises
     ------
@@ -56,11 +78,15 @@ def fit_tica(training: TrainingFrames, config: ReferenceConfig) -> TICAProjectio
     """
     frames = training.frames
     try:
-        return TICAProjection.fit(
+        found = TICAProjection.fit(
             training.kinetic(),
             frames.frame_interval_ps,
             config.tica_lag_ps,
+            dimensions=3,
             scaling=config.tica_scaling,
+            fewest=2,
         )
     except InputError as error:
         raise InputError(f"{frames.name}: {error}") from None
+    third = found.only(slice(2, 3))
+    return found.only(slice(0, 2)), third if len(third.timescales_ps) else None

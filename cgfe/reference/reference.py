@@ -100,12 +100,12 @@ class Reference:
             If there is too little to fit TICA on (no segment longer than the lag).
         """
         system, training = BeadSystem.of(frames), TrainingFrames(frames, split.train)
-        tica = fit_tica(training, config)
+        tica, third = fit_tica(training, config)
         native = system.native_positions
         near = [] if native is None else [partial(rmsd, reference=native)]
         own, *distance = training.read(tica.project, *near)
         weights, temperature = training.weights, system.temperature_kelvin
-        projection = Projection.spanning(tica, own, config)
+        projection = Projection.spanning(tica, own, config, third)
         train = ensemble_of(training, projection.grid, own, *distance)
         if train is None:
             raise InputError(f"{frames.name}: no training frame has any weight.")

@@ -144,7 +144,7 @@ def fit_projection(frames: CGFrames) -> tuple[Projection, FloatArray]:
     """
     config = ReferenceConfig()
     training = TrainingFrames(frames, frames.trajectory_slices())
-    tica = fit_tica(training, config)
+    tica, _ = fit_tica(training, config)
     (tics,) = training.read(tica.project)
     return Projection.spanning(tica, tics, config), tics
 

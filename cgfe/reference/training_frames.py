@@ -41,15 +41,25 @@ class TrainingFrames:
         raw = self.frames.weights
         return np.ones(len(self.rows)) if raw is None else raw[self.rows]
 
+    @cached_property
+    def trajectory(self) -> NDArray[np.int64]:
+        """Number (f,) of each frame's segment: a whole trajectory, or a block of one."""
+        lengths = [segment.stop - segment.start for segment in self.segments]
+        return np.repeat(np.arange(len(lengths)), lengths)
+
+    @cached_property
+    def biased(self) -> NDArray[np.bool_]:
+        """Whether each segment was sampled with a bias."""
+        index = self.frames.trajectory_index[[segment.start for segment in self.segments]]
+        return np.isin(index, self.frames.biased_trajectories)
+
     def kinetic(self) -> list[NDArray[np.float32]]:
         """Return positions (n, N, 3) of the unbiased segments, or of all if all are biased.
 
         A bias changes the kinetics, and weights do not undo that.
         """
         positions = [self.frames.positions[s] for s in self.segments]
-        biased = np.isin([self.frames.trajectory_index[s.start] for s in self.segments],
-                         self.frames.biased_trajectories)  # fmt: skip
-        return [x for x, b in zip(positions, biased, strict=True) if not b] or positions
+        return [x for x, b in zip(positions, self.biased, strict=True) if not b] or positions
 
     def evenly(self) -> tuple[NDArray[np.float32], slice]:
         """Return positions (n, N, 3) of at most `FIT_FRAMES` frames, and which of all they are."""

@@ -51,6 +51,7 @@ TERM_LABELS = {
     "js_gyration": "JS of the radius of gyration, nats",
     "js_rmsd": "JS of the RMSD to the native structure, nats",
     "js_end_to_end": "JS of the end-to-end distance, nats",
+    "js_tic3": "JS of TIC 3, nats",
     "contact_error": "mean error of contact probabilities",
     "mean_force_mse": "error of mean forces, (kcal/mol/Å)²",
     "mean_force_mse_prior": "prior's error of mean forces, (kcal/mol/Å)²",

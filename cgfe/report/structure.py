@@ -15,6 +15,7 @@ LABELS = (
     "radius of gyration, Å",
     "RMSD to the native structure, Å",
     "end-to-end distance, Å",
+    "TIC 3",
 )
 """Of `cgfe.simulation.structure.QUANTITIES`."""
 MOST_LETTERS = 40

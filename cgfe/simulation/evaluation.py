@@ -50,7 +50,10 @@ class Judgement:
     density : array (n1, n2)
     tics : array (F, 2)
     positions : array (F, N, 3)
-        Frames after burn-in of the replicas that stayed whole.
+        Frames after burn-in of the replicas that stayed whole, all of them at one time after
+        those at another.
+    replicas : int
+        That stayed whole.
     independent_frames : float
         Effective sample size of the simulation.
     equilibrium : Equilibrium or None
@@ -62,6 +65,7 @@ class Judgement:
     density: NDArray[np.float64]
     tics: NDArray[np.float64]
     positions: NDArray[np.float32]
+    replicas: int
     independent_frames: float
     equilibrium: Equilibrium | None
 
@@ -171,7 +175,14 @@ def judge(
         settled = check_equilibrium(sampled, halves, js, independent / replicas, seed)
     metrics = found.metrics | extra
     return Judgement(
-        replace(found, metrics=metrics), part, model.probability, tics, flat, independent, settled
+        replace(found, metrics=metrics),
+        part,
+        model.probability,
+        tics,
+        flat,
+        replicas,
+        independent,
+        settled,
     )
 
 
@@ -195,6 +206,7 @@ def _nothing(sampled: Ensemble, part: Part, bead_shape: tuple[int, ...]) -> Judg
         np.zeros_like(probability),
         np.zeros((0, 2)),
         np.zeros((0, *bead_shape), np.float32),
+        0,
         0.0,
         None,
     )

@@ -29,13 +29,12 @@ class FreeEnergyResult:
         js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt,
         macrostate_error_kt, coverage, outside, blown_up, heating, split_half_js; where the frames
         are there, those of
-        `cgfe.simulation.structure.structure_errors`, and mean_force_mse.
+        `cgfe.simulation.structure.StructureComparison`, and mean_force_mse.
     intervals : dict
-        (low, high) of each metric but those of structures, 95 %, over trajectories of the
-        reference and replicas.
+        (low, high) of each metric, 95 %, over trajectories of the reference and replicas.
     floor, floor_high : dict
         What a perfect model would score, in mean and with 95 % at most: js, w1_tic1, w1_tic2,
-        delta_f_kt, macrostate_error_kt (`cgfe.analysis.comparison`).
+        delta_f_kt, macrostate_error_kt (`cgfe.analysis.comparison`), and those of structures.
     training : dict
         What the training frames themselves score against these: what a model scores that has
         learned their populations by heart. Empty if they are the same, and in older files.
@@ -64,9 +63,9 @@ class FreeEnergyResult:
         for every model, so that its error cancels in differences.
     structure_tics : array (S, 2)
         Where those minima lie.
-    structure_edges, structure_reference, structure_model : array (6, B + 1), (6, B), (6, B)
-        Distributions of bonds, angles, dihedrals, radius of gyration, RMSD and end-to-end distance
-        (`cgfe.simulation.structure`); without the last, or empty, in older files.
+    structure_edges, structure_reference, structure_model : array (Q, B + 1), (Q, B), (Q, B)
+        Distributions of `cgfe.simulation.structure.QUANTITIES`, fewer or none in older
+        files.
     contacts_reference, contacts_model : array (N, N)
         Probabilities of contacts; empty in older files.
     """

@@ -1,25 +1,37 @@
 """Distributions of bonds, angles, dihedrals, size and RMSD, and contacts: model beside sampled."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
-from cgfe.analysis.metrics import js_divergence
+from cgfe.analysis.comparison import (
+    RESAMPLES,
+    floor_of,
+    interval_of,
+    js_of_shares,
+    undercount,
+)
+from cgfe.analysis.ensemble import draw_trajectories
+from cgfe.analysis.floor import sparseness
 from cgfe.array_types import FloatArray, IntArray, RealArray
 from cgfe.geometry import rmsd
 from cgfe.model.prior import bond_graph_paths
 from cgfe.model.prior_terms import angle_cosines, dihedral_angles, distances
+from cgfe.reference.projection import Projection
 from cgfe.reference.system import BeadSystem
 from cgfe.simulation.results import FreeEnergyResult
 
-QUANTITIES = ("bonds", "angles", "dihedrals", "gyration", "rmsd", "end_to_end")
-"""Å, degrees, degrees, Å, Å, Å; rows of the arrays. Those of a kind are taken together."""
-ERRORS = (*(f"js_{name}" for name in QUANTITIES), "contact_error")
-"""Metrics of `structure_errors`."""
+QUANTITIES = ("bonds", "angles", "dihedrals", "gyration", "rmsd", "end_to_end", "tic3")
+"""Å, degrees, degrees, Å, Å, Å, the TIC's own unit; rows of the arrays. Those of a kind are taken
+together. TIC 3 is none of the two that labels and surfaces are of."""
+CONTACTS = "contact_error"
+ERRORS = (*(f"js_{name}" for name in QUANTITIES), CONTACTS)
+"""Metrics of structures."""
 BINS = 100
 MARGIN = 0.1
 """Share of the range of the sampled frames that bins reach beyond it on each side."""
@@ -29,114 +41,205 @@ MOST_FRAMES = 20_000
 
 Arrays = dict[str, NDArray[np.float64]]
 Coordinate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Distance = Callable[[FloatArray, FloatArray], FloatArray]
 
 
-def compare_structure(
-    system: BeadSystem,
-    sampled: RealArray,
-    weights: FloatArray,
-    model: RealArray,
-    model_weights: FloatArray | None = None,
-) -> Arrays:
-    """Return what a report draws of the structures of two ensembles.
+@dataclass(frozen=True)
+class StructureFrames:
+    """Frames of one system.
+
+    Attributes
+    ----------
+    positions : array (F, N, 3)
+        Å.
+    weights : array (F,)
+        Some of them above 0.
+    trajectory : int array (F,)
+        From 0 to T - 1.
+    kind : int array (T,)
+        Trajectories are drawn again among their own kind.
+    """
+
+    positions: RealArray
+    weights: FloatArray
+    trajectory: IntArray
+    kind: IntArray
+
+    @classmethod
+    def of_replicas(cls, positions: RealArray, replicas: int) -> "StructureFrames | None":
+        """Return at most about `MOST_FRAMES` of what was simulated, None if there is nothing.
+
+        Parameters
+        ----------
+        positions : array (F, N, 3)
+            All replicas at one time after those at another.
+        replicas : int
+        """
+        if not len(positions):
+            return None
+        in_time = positions.reshape(-1, replicas, *positions.shape[1:])
+        kept = in_time[:: max(1, -(-len(positions) // MOST_FRAMES))]
+        flat = kept.reshape(-1, *positions.shape[1:])
+        replica = np.tile(np.arange(replicas), len(kept))
+        return cls(flat, np.ones(len(flat)), replica, np.zeros(replicas, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class StructureComparison:
+    """A model's structures beside the sampled ones.
+
+    Attributes
+    ----------
+    metrics : dict
+        `js_<quantity>`, the Jensen-Shannon divergence of its distributions in 100 bins over what
+        was sampled and one more, of what is outside; `contact_error`, the mean absolute difference
+        of contact probabilities. NaN of what the system lacks.
+    intervals, floor, floor_high : dict
+        As in `cgfe.analysis.comparison.Comparison`, of the metrics that are known.
+    arrays : dict of arrays
+        `structure_edges` (Q, B + 1), `structure_reference` and `structure_model` (Q, B), densities
+        of `QUANTITIES`, the model's with less than 1 as its integral where it is outside; NaN where
+        the system has no such quantity; `contacts_reference`, `contacts_model` (N, N),
+        probabilities, NaN for near beads.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    floor: dict[str, float]
+    floor_high: dict[str, float]
+    arrays: Arrays
+
+
+class SampledStructures:
+    """What was sampled, binned once, to compare ensembles with.
 
     Parameters
     ----------
     system : BeadSystem
-    sampled : array (F, N, 3)
-        Å.
-    weights : array (F,)
-        Of the sampled frames.
-    model : array (M, N, 3)
-        At most 20,000 of these, evenly spaced, are looked at.
-    model_weights : array (M,), optional
-        1 each by default.
-
-    Returns
-    -------
-    dict of arrays
-        `structure_edges` (6, B + 1), over what the sampled frames have and a tenth more on each
-        side, so that all models are told by the same bins; `structure_reference` and
-        `structure_model` (6, B), densities of `QUANTITIES`, the model's with less than 1 as its
-        integral where it is outside; NaN where the system has no such quantity;
-        `contacts_reference`, `contacts_model` (N, N), probabilities, NaN for near beads. Empty
-        where either ensemble has no frame.
+    frames : StructureFrames
+        Bins are over what these have and a tenth more on each side, so that all models are told by
+        the same ones.
+    projection : Projection
+        Whose third TIC is looked at, if it has one.
     """
-    step = max(1, -(-len(model) // MOST_FRAMES))
-    own = model[::step]
-    own_weights = np.ones(len(own)) if model_weights is None else model_weights[::step]
-    if not (len(own) and weights.sum() > 0 and own_weights.sum() > 0):
-        return {}
-    both = (_Frames(system, sampled, weights), _Frames(system, own, own_weights))
-    shape = (len(QUANTITIES), BINS)
-    edges = np.full((shape[0], BINS + 1), np.nan)
-    densities = [np.full(shape, np.nan) for _ in both]
-    for row, name in enumerate(QUANTITIES):
-        values = [frames.values(name) for frames in both]
-        if values[0].size == 0:
-            continue
-        edges[row] = np.linspace(*_range(values[0]), BINS + 1)
-        for density, found, frames in zip(densities, values, both, strict=True):
-            repeated = np.repeat(frames.weights, found.shape[1])
-            density[row] = np.histogram(found.ravel(), edges[row], weights=repeated)[0]
-            density[row] /= repeated.sum() * (edges[row][1] - edges[row][0])
-    return {
-        "structure_edges": edges,
-        "structure_reference": densities[0],
-        "structure_model": densities[1],
-        "contacts_reference": both[0].contacts(),
-        "contacts_model": both[1].contacts(),
-    }
 
+    def __init__(self, system: BeadSystem, frames: StructureFrames, projection: Projection) -> None:
+        self.own = _Coordinates(system, frames, projection)
+        self.system, self.projection = system, projection
+        self.edges = np.full((len(QUANTITIES), BINS + 1), np.nan)
+        for row, name in enumerate(QUANTITIES):
+            values = self.own.values(name)
+            if values.size:
+                self.edges[row] = np.linspace(*_range(values), BINS + 1)
+        self.masses = self.own.masses(self.edges)
 
-def structure_errors(arrays: Arrays) -> dict[str, float]:
-    """Return how far the structures of two ensembles are apart, of what `compare_structure` found.
+    def errors(self, frames: StructureFrames) -> dict[str, float]:
+        """Return the metrics of other frames, without intervals."""
+        found = dict.fromkeys(ERRORS, float("nan"))
+        others = self._of(frames).masses(self.edges)
+        for key, mass in self.masses.items():
+            found[key] = float(_distance(key)(mass.shares(), others[key].shares()))
+        return found
 
-    Returns
-    -------
-    dict
-        `js_<quantity>`, the Jensen-Shannon divergence of its distributions in the bins of
-        `compare_structure` and one more, of what is outside; `contact_error`, the mean absolute
-        difference of contact probabilities. NaN of what the system lacks, and of all where an
-        ensemble has no frame.
-    """
-    errors = dict.fromkeys(ERRORS, float("nan"))
-    if not arrays:
-        return errors
-    widths = np.diff(arrays["structure_edges"], axis=1)
-    sampled, model = (_shares(arrays[f"structure_{x}"] * widths) for x in ("reference", "model"))
-    for row, name in enumerate(QUANTITIES):
-        errors[f"js_{name}"] = js_divergence(sampled[row], model[row])
-    apart = abs(arrays["contacts_model"] - arrays["contacts_reference"])
-    if (known := np.isfinite(apart)).any():
-        errors["contact_error"] = float(apart[known].mean())
-    return errors
+    def compare(self, frames: StructureFrames, seed: int = 0) -> StructureComparison:
+        """Return how far a model's frames are from what was sampled.
+
+        Parameters
+        ----------
+        frames : StructureFrames
+        seed : int
+            Of the bootstrap over replicas; the sampled trajectories are drawn alike for all models.
+        """
+        model = self._of(frames)
+        others = model.masses(self.edges)
+        random, own = np.random.default_rng(0), np.random.default_rng([seed, 3])
+        kinds = (self.own.frames.kind, frames.kind)
+        draws = (
+            draw_trajectories(kinds[0], RESAMPLES, random),
+            draw_trajectories(kinds[1], RESAMPLES, own),
+        )
+        metrics, intervals = dict.fromkeys(ERRORS, float("nan")), {}
+        floor, high = {}, {}
+        for key, mass in self.masses.items():
+            distance = _distance(key)
+            p, q = mass.shares(), others[key].shares()
+            p_drawn, q_drawn = mass.shares(draws[0]), others[key].shares(draws[1])
+            metrics[key] = float(distance(p, q))
+            parts = [(distance(p_drawn, q), len(kinds[0])), (distance(p, q_drawn), len(kinds[1]))]
+            intervals[key] = interval_of(metrics[key], parts)
+            scales = [undercount(len(kind)) for kind in kinds]
+            if key != CONTACTS:
+                scales[0] *= sparseness(csr_matrix(mass.summed), draws[0], random, kinds[0])
+            apart = [(distance(p_drawn, p), scales[0]), (distance(q_drawn, q), scales[1])]
+            floor[key], high[key] = floor_of(apart, key != CONTACTS, random)
+        return StructureComparison(metrics, intervals, floor, high, self._drawn(model, others))
+
+    def _of(self, frames: StructureFrames) -> "_Coordinates":
+        return _Coordinates(self.system, frames, self.projection)
+
+    def _drawn(self, model: "_Coordinates", others: "dict[str, _Mass]") -> Arrays:
+        """Return what a report draws."""
+        shape = (len(QUANTITIES), BINS)
+        densities = {name: np.full(shape, np.nan) for name in ("reference", "model")}
+        for row, name in enumerate(QUANTITIES):
+            width = self.edges[row][1] - self.edges[row][0]
+            for kind, masses in (("reference", self.masses), ("model", others)):
+                if f"js_{name}" in masses:
+                    densities[kind][row] = masses[f"js_{name}"].shares()[:-1] / width
+        return {
+            "structure_edges": self.edges,
+            **{f"structure_{kind}": density for kind, density in densities.items()},
+            "contacts_reference": self.own.spread(self.masses),
+            "contacts_model": model.spread(others),
+        }
 
 
 def with_structures(
-    result: FreeEnergyResult, model: Arrays, training: Arrays | None
+    result: FreeEnergyResult, model: StructureComparison, training: dict[str, float]
 ) -> FreeEnergyResult:
     """Return a result with distributions and contacts, and the errors of these.
 
     Parameters
     ----------
     result : FreeEnergyResult
-    model, training : dict of arrays
-        The model's structures and those of the training frames, beside the same frames.
+    model : StructureComparison
+    training : dict
+        The metrics of the training frames; empty where the model was judged against these.
     """
-    drawn: dict[str, Any] = {**model}
+    drawn: dict[str, Any] = {**model.arrays}
     return replace(
         result,
-        metrics=result.metrics | structure_errors(model),
-        training=result.training | ({} if training is None else structure_errors(training)),
+        metrics=result.metrics | model.metrics,
+        intervals=result.intervals | model.intervals,
+        floor=result.floor | model.floor,
+        floor_high=result.floor_high | model.floor_high,
+        training=result.training | training,
         **drawn,
     )
 
 
-def _shares(inside: FloatArray) -> FloatArray:
-    """Return shares (Q, B) of bins with what is outside of them as one more."""
-    outside = (1 - inside.sum(axis=1, keepdims=True)).clip(min=0)
-    return np.concatenate([inside, outside], axis=1)
+@dataclass(frozen=True)
+class _Mass:
+    """What each trajectory adds to shares: `summed` (T, B) of the weights `total` (T,)."""
+
+    summed: FloatArray
+    total: FloatArray
+
+    def shares(self, draws: IntArray | None = None) -> FloatArray:
+        """Return the shares (B,) of all, or (R, B) of bootstrap samples."""
+        chosen = np.ones((1, len(self.total))) if draws is None else draws
+        total = (chosen @ self.total)[:, None]
+        shares: FloatArray = chosen @ self.summed / np.where(total > 0, total, 1)
+        return shares[0] if draws is None else shares
+
+
+def _distance(key: str) -> Distance:
+    return _mean_difference if key == CONTACTS else js_of_shares
+
+
+def _mean_difference(p: FloatArray, q: FloatArray) -> FloatArray:
+    mean: FloatArray = np.abs(p - q).mean(-1)
+    return mean
 
 
 def _range(values: FloatArray) -> tuple[float, float]:
@@ -145,47 +248,84 @@ def _range(values: FloatArray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-class _Frames:
-    """Frames (F, N, 3) of a system, with weights (F,)."""
+class _Coordinates:
+    """Quantities and contacts of some frames."""
 
-    def __init__(self, system: BeadSystem, positions: RealArray, weights: FloatArray) -> None:
-        self.system, self.positions, self.weights = system, positions, weights
-        self.paths = bond_graph_paths(system.bonds, positions.shape[1])
+    def __init__(self, system: BeadSystem, frames: StructureFrames, projection: Projection) -> None:
+        self.system, self.frames, self.third = system, frames, projection.third
+        self.paths = bond_graph_paths(system.bonds, frames.positions.shape[1])
+
+    def masses(self, edges: FloatArray) -> dict[str, _Mass]:
+        """Return the mass in each bin, and what is outside in one more, of what there are bins of.
+
+        Of contacts the mass that has each.
+        """
+        frames, number = self.frames, len(self.frames.kind)
+
+        def summed(place: IntArray, weights: FloatArray, width: int) -> FloatArray:
+            found = np.bincount(place.ravel(), weights, number * width)
+            return np.asarray(found, dtype=np.float64).reshape(number, width)
+
+        total = summed(frames.trajectory, frames.weights, 1)[:, 0]
+        found = {}
+        for row, name in enumerate(QUANTITIES):
+            if not np.isfinite(edges[row]).all():
+                continue
+            values = self.values(name)
+            bins = np.searchsorted(edges[row], values, side="right") - 1
+            bins[(bins < 0) | (bins >= BINS)] = BINS
+            place = frames.trajectory[:, None] * (BINS + 1) + bins
+            weights = np.repeat(frames.weights / values.shape[1], values.shape[1])
+            found[f"js_{name}"] = _Mass(summed(place, weights, BINS + 1), total)
+        if len(self.pairs):
+            near = self._of(distances, self.pairs) <= CONTACT
+            places = (frames.trajectory, np.arange(len(near)))
+            mass = csr_matrix((frames.weights, places), shape=(number, len(near)))
+            found[CONTACTS] = _Mass(mass @ near.astype(np.float64), total)
+        return found
+
+    @property
+    def pairs(self) -> IntArray:
+        """Beads that may be in contact (P, 2)."""
+        return self.paths["repulsion"]
+
+    def spread(self, masses: dict[str, _Mass]) -> FloatArray:
+        """Return the probability (N, N) of each pair's contact."""
+        beads, pairs = self.frames.positions.shape[1], self.pairs
+        found = np.full((beads, beads), np.nan)
+        if CONTACTS in masses:
+            share = masses[CONTACTS].shares()
+            found[pairs[:, 0], pairs[:, 1]] = found[pairs[:, 1], pairs[:, 0]] = share
+        return found
 
     def values(self, name: str) -> FloatArray:
-        """Return a quantity (F, K) of each frame."""
+        """Return a quantity (F, K) of each frame, K = 0 of what the system lacks."""
+        positions = self.frames.positions
         if name == "gyration":
-            centred = self.positions - self.positions.mean(axis=1, keepdims=True)
+            centred = positions - positions.mean(axis=1, keepdims=True)
             return np.sqrt((centred.astype(np.float64) ** 2).sum(axis=2).mean(axis=1))[:, None]
         if name == "end_to_end":
-            ends = self.positions[:, -1] - self.positions[:, 0]
+            ends = positions[:, -1] - positions[:, 0]
             return np.linalg.norm(ends.astype(np.float64), axis=1)[:, None]
         if name == "rmsd":
             native = self.system.native_positions
-            frames = len(self.positions)
-            return (
-                np.zeros((frames, 0)) if native is None else rmsd(self.positions, native)[:, None]
-            )
+            return self._none if native is None else rmsd(positions, native)[:, None]
+        if name == "tic3":
+            return self._none if self.third is None else self.third.project(positions)
         found = self._of(_COORDINATES[name], self.paths[name])
         if name == "angles":
             return np.degrees(np.arccos(np.clip(found, -1, 1)))
         return np.degrees(found) if name == "dihedrals" else found
 
-    def contacts(self) -> FloatArray:
-        """Return the probability (N, N) of each pair's contact."""
-        beads = self.positions.shape[1]
-        found, pairs = np.full((beads, beads), np.nan), self.paths["repulsion"]
-        if len(pairs):
-            near = self._of(distances, pairs) <= CONTACT
-            share = self.weights @ near / self.weights.sum()
-            found[pairs[:, 0], pairs[:, 1]] = found[pairs[:, 1], pairs[:, 0]] = share
-        return found
+    @property
+    def _none(self) -> FloatArray:
+        return np.zeros((len(self.frames.positions), 0))
 
     def _of(self, coordinate: Coordinate, index: IntArray) -> FloatArray:
         if not len(index):
-            return np.zeros((len(self.positions), 0))
+            return self._none
         with torch.no_grad():
-            positions = torch.from_numpy(np.ascontiguousarray(self.positions))
+            positions = torch.from_numpy(np.ascontiguousarray(self.frames.positions))
             return coordinate(positions, torch.from_numpy(index)).double().numpy()
 
 

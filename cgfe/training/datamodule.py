@@ -36,6 +36,8 @@ from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.streaming import StreamedSystem
 
 LONGEST_STEM = 200
+HOLDS = 2
+"""Raised whenever a cached reference holds more than before, so that none without it is served."""
 """Bytes of a frames file's name, so that `predictions-NAME-rank0.h5` and such names can be."""
 
 _Read = tuple[CGFrames, Split, Reference, NDArray[np.float64]]
@@ -260,7 +262,7 @@ class CGFramesDataModule(L.LightningDataModule):
         self, frames: CGFrames, split: Split, store: bool, tics: NDArray[np.float64]
     ) -> Reference:
         key = fingerprint(frames, split, self.reference_config)
-        path = self.cache_dir / f"reference-{key}.npz"
+        path = self.cache_dir / f"reference-{key}-{HOLDS}.npz"
         if path.exists():
             with suppress(InputError):  # a damaged one is fitted anew
                 return Reference.load(path)

@@ -4,45 +4,58 @@ from itertools import islice
 from typing import Any
 
 import lightning as L
+import numpy as np
 
-from cgfe.array_types import FloatArray, RealArray
 from cgfe.reference.ensembles import Part
 from cgfe.reference.training_frames import TrainingFrames, every
 from cgfe.simulation.evaluation import Judgement
-from cgfe.simulation.structure import MOST_FRAMES, Arrays, compare_structure
+from cgfe.simulation.structure import (
+    MOST_FRAMES,
+    SampledStructures,
+    StructureComparison,
+    StructureFrames,
+)
 
 MOST_BATCHES = 100
 """Of validation frames, that the prior's force loss is taken from."""
 
 
 def structures(
-    trainer: L.Trainer, system: int, judgement: Judgement
-) -> tuple[Arrays, Arrays | None] | None:
+    trainer: L.Trainer, system: int, judgement: Judgement, seed: int = 0
+) -> tuple[StructureComparison, dict[str, float]] | None:
     """Compare structures with those of the frames that the model was judged against.
 
     Returns
     -------
-    model, training : dict of arrays
-        Of the model and of the training frames, the latter None where the model was judged against
-        these. None where the frames are gone.
+    model : StructureComparison
+    training : dict
+        The errors of the training frames, empty where the model was judged against these. None of
+        both where the frames are gone, or no replica stayed whole.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    if not data.frames:
+    frames = StructureFrames.of_replicas(judgement.positions, judgement.replicas)
+    if not data.frames or frames is None:
         return None
-    own = data.references[system].system
-    sampled, weights = _frames(data, system, judgement.part)
-    model = compare_structure(own, sampled, weights, judgement.positions)
+    reference = data.references[system]
+    sampled = SampledStructures(
+        reference.system, _frames(data, system, judgement.part), reference.projection
+    )
+    model = sampled.compare(frames, seed)
     if judgement.part == "train":
-        return model, None
-    learned, own_weights = _frames(data, system, "train")
-    return model, compare_structure(own, sampled, weights, learned, own_weights)
+        return model, {}
+    return model, sampled.errors(_frames(data, system, "train"))
 
 
-def _frames(data: Any, system: int, part: Part) -> tuple[RealArray, FloatArray]:
-    """Return positions (F, N, 3) and weights (F,) of at most `MOST_FRAMES` frames of a part."""
+def _frames(data: Any, system: int, part: Part) -> StructureFrames:
+    """Return at most `MOST_FRAMES` frames of a part."""
     frames = TrainingFrames(data.frames[system], getattr(data.splits[system], part))
     chosen = every(MOST_FRAMES, len(frames.rows))
-    return data.frames[system].positions[frames.rows[chosen]], frames.weights[chosen]
+    return StructureFrames(
+        data.frames[system].positions[frames.rows[chosen]],
+        frames.weights[chosen],
+        frames.trajectory[chosen],
+        frames.biased.astype(np.int64),
+    )
 
 
 def prior_force_mse(trainer: L.Trainer) -> float | None:

@@ -73,7 +73,7 @@ def judged_models(
             _facts_of(trainer, module, run, config) | shared,
             trapping_facts(potential, reference, run, seed),
         )
-        if (structure := structures(trainer, system, judgement)) is not None:
+        if (structure := structures(trainer, system, judgement, seed)) is not None:
             result = with_structures(result, *structure)
         if system < len(errors) and (error := errors[system]) is not None:
             result = with_mean_force_error(result, error.model, error.prior)

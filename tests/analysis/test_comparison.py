@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_frames() -> None:
     difference = np.log(share / (1 - share)) - np.log(other_share / (1 - other_share))
     assert found["delta_f_kt"] == pytest.approx(difference)
     energies = [
-        [-np.log(shares[STATES == k].sum()) for k in range(3)]
+        [-np.log(shares[k == STATES].sum()) for k in range(3)]
         for shares in (p.reshape(STATES.shape), q.reshape(STATES.shape))
     ]
     assert found["macrostate_error_kt"] == pytest.approx(np.abs(np.subtract(*energies)).mean())

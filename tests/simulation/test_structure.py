@@ -2,19 +2,51 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
+from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.metrics import js_divergence
+from cgfe.analysis.tica import TICAProjection
+from cgfe.array_types import FloatArray, RealArray
 from cgfe.data.frames import CGFrames
 from cgfe.geometry import rmsd
+from cgfe.reference.projection import Projection
 from cgfe.reference.system import BeadSystem
 from cgfe.simulation.structure import (
     BINS,
     CONTACT,
+    CONTACTS,
     ERRORS,
     QUANTITIES,
-    compare_structure,
-    structure_errors,
+    SampledStructures,
+    StructureComparison,
+    StructureFrames,
 )
+
+
+def projection_of(beads: int, third: bool = True) -> Projection:
+    """Return a projection whose third TIC is the distance of the first two beads from 3.8 Å."""
+    pairs = np.stack(np.triu_indices(beads, 1), axis=1)
+    components = np.zeros((len(pairs), 1))
+    components[0] = 1
+    tica = TICAProjection(pairs, np.full(len(pairs), 3.8), components, np.ones(1), 1.0, "none")
+    return Projection(tica, TICGrid.from_samples(np.eye(2)), tica if third else None)
+
+
+def some(
+    positions: RealArray, weights: FloatArray | None = None, trajectories: int = 2
+) -> StructureFrames:
+    """Return frames in trajectories of one length."""
+    number = np.arange(len(positions)) * trajectories // len(positions)
+    mass = np.ones(len(positions)) if weights is None else weights
+    return StructureFrames(positions, mass, number, np.zeros(trajectories, dtype=np.int64))
+
+
+def compared(
+    system: BeadSystem, sampled: StructureFrames, model: StructureFrames, third: bool = True
+) -> StructureComparison:
+    projection = projection_of(sampled.positions.shape[1], third)
+    return SampledStructures(system, sampled, projection).compare(model)
 
 
 def means(arrays: dict[str, np.ndarray], name: str) -> dict[str, float]:
@@ -32,7 +64,7 @@ def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None
     random = np.random.default_rng(0)
     weights = random.exponential(size=len(tiny))
     model = tiny.positions[:500] * np.float32(1.01)
-    arrays = compare_structure(system, tiny.positions, weights, model)
+    arrays = compared(system, some(tiny.positions, weights), some(model)).arrays
     sampled, own = means(arrays, "reference"), means(arrays, "model")
     widths = dict(zip(QUANTITIES, np.ptp(arrays["structure_edges"], axis=1) / BINS, strict=True))
     lengths = np.linalg.norm(np.diff(tiny.positions, axis=1), axis=2)
@@ -40,7 +72,9 @@ def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None
     size = np.sqrt((centred**2).sum(axis=2).mean(axis=1))
     assert tiny.native_positions is not None
     far = rmsd(tiny.positions, tiny.native_positions)
-    for name, values in (("bonds", lengths.mean(axis=1)), ("gyration", size), ("rmsd", far)):
+    slow = lengths[:, 0] - 3.8
+    known = {"bonds": lengths.mean(axis=1), "gyration": size, "rmsd": far, "tic3": slow}
+    for name, values in known.items():
         expected = np.average(values, weights=weights)
         assert sampled[name] == pytest.approx(expected, abs=widths[name]), name
     assert own["bonds"] == pytest.approx(1.01 * lengths[:500].mean(), abs=widths["bonds"])
@@ -56,7 +90,8 @@ def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None
 def test_contacts_are_counted_by_weight(tiny: CGFrames) -> None:
     system = BeadSystem.of(tiny)
     weights = np.where(np.arange(len(tiny)) < 10, 3.0, 0.0)
-    arrays = compare_structure(system, tiny.positions, weights, tiny.positions[:20])
+    sampled, model = some(tiny.positions, weights), some(tiny.positions[:20])
+    arrays = compared(system, sampled, model).arrays
     for name, frames in (("reference", tiny.positions[:10]), ("model", tiny.positions[:20])):
         near = np.linalg.norm(frames[:, :, None] - frames[:, None], axis=3) <= CONTACT
         expected = near.mean(axis=0)
@@ -69,47 +104,94 @@ def test_contacts_are_counted_by_weight(tiny: CGFrames) -> None:
 def test_what_a_system_lacks_is_left_out(tiny: CGFrames, first_beads) -> None:
     system = BeadSystem.of(first_beads(2))
     frames = tiny.positions[:50, :2]
-    arrays = compare_structure(system, frames, np.ones(50), frames[:5])
+    found = compared(system, some(frames), some(frames[:5]), third=False)
+    arrays = found.arrays
     known = np.isfinite(arrays["structure_edges"]).all(axis=1)
     assert dict(zip(QUANTITIES, known, strict=True)) == {
         "bonds": True, "angles": False, "dihedrals": False, "gyration": True, "rmsd": False,
-        "end_to_end": True,
+        "end_to_end": True, "tic3": False,
     }  # fmt: skip
     assert np.isnan(arrays["contacts_model"]).all()
-    errors = structure_errors(arrays)
-    assert {*errors} == {*ERRORS}
-    assert {k for k, v in errors.items() if np.isfinite(v)} == {
-        "js_bonds", "js_gyration", "js_end_to_end"
-    }  # fmt: skip
-    assert compare_structure(system, frames, np.ones(50), frames[:0]) == {}
-    assert np.isnan([*structure_errors({}).values()]).all()
+    assert {*found.metrics} == {*ERRORS}
+    told = {"js_bonds", "js_gyration", "js_end_to_end"}
+    assert {k for k, v in found.metrics.items() if np.isfinite(v)} == told
+    assert {*found.intervals} == {*found.floor} == {*found.floor_high} == told
+    assert StructureFrames.of_replicas(frames[:0], 0) is None
 
 
 def test_errors_are_those_of_the_distributions(tiny: CGFrames) -> None:
     system = BeadSystem.of(tiny)
-    frames, ones = tiny.positions, np.ones(len(tiny))
-    same = structure_errors(compare_structure(system, frames, ones, frames))
-    assert same == dict.fromkeys(ERRORS, 0.0)
+    frames = tiny.positions
+    whole = SampledStructures(system, some(frames), projection_of(10))
+    same = whole.compare(some(frames)).metrics
+    assert same == pytest.approx(dict.fromkeys(ERRORS, 0.0), abs=1e-12)
     half = frames[: len(frames) // 2]
     twice = np.where(np.arange(len(frames)) < len(half), 2.0, 0.0)
-    weighted = structure_errors(compare_structure(system, half, ones[: len(half)], frames, twice))
+    weighted = compared(system, some(half), some(frames, twice)).metrics
     assert weighted == pytest.approx(same, abs=1e-12)
-    found = compare_structure(system, frames, ones, half)
-    errors = structure_errors(found)
+    found = whole.compare(some(half))
+    errors = found.metrics
+    assert whole.errors(some(half)) == pytest.approx(errors)
     ends = [np.linalg.norm(x[:, -1] - x[:, 0], axis=1) for x in (frames, half)]
-    edges = found["structure_edges"][QUANTITIES.index("end_to_end")]
+    edges = found.arrays["structure_edges"][QUANTITIES.index("end_to_end")]
     counts = [np.histogram(x, edges)[0] for x in ends]
     shares = [
         np.append(c / len(x), 1 - c.sum() / len(x)) for c, x in zip(counts, ends, strict=True)
     ]
     assert errors["js_end_to_end"] == pytest.approx(js_divergence(*shares), rel=1e-9)
-    apart = abs(found["contacts_model"] - found["contacts_reference"])
-    assert errors["contact_error"] == pytest.approx(np.nanmean(apart))
+    apart = abs(found.arrays["contacts_model"] - found.arrays["contacts_reference"])
+    assert errors[CONTACTS] == pytest.approx(np.nanmean(apart))
     assert min(errors.values()) > 0
     far = half.copy()
     far[0] *= 5  # one frame that is far off changes nothing but its own share
-    torn = structure_errors(compare_structure(system, frames, ones, far))
-    assert torn == pytest.approx(errors, abs=5 / len(half))
-    assert structure_errors(compare_structure(system, frames, ones, frames + 100)) == pytest.approx(
-        same, abs=1e-3
-    )
+    assert whole.errors(some(far)) == pytest.approx(errors, abs=5 / len(half))
+    assert whole.errors(some(frames + 100)) == pytest.approx(same, abs=1e-3)
+
+
+def test_of_a_long_simulation_all_replicas_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgfe.simulation.structure.MOST_FRAMES", 100)
+    positions = np.broadcast_to(np.arange(400.0)[:, None, None], (400, 2, 3)).astype(np.float32)
+    frames = StructureFrames.of_replicas(positions, 4)
+    assert frames is not None
+    assert (frames.positions[:, 0, 0] % 4 == frames.trajectory).all()
+    assert np.bincount(frames.trajectory).tolist() == [25] * 4
+
+
+EXPERIMENTS = 60
+
+
+def test_intervals_hold_the_expectation_and_floors_what_a_perfect_model_scores() -> None:
+    """Two beads whose distance has two states, in shares that each trajectory has for itself."""
+    random = np.random.default_rng(0)
+
+    def made(trajectories: int, share: float) -> StructureFrames:
+        own = random.beta(8 * share, 8 * (1 - share), (trajectories, 1))
+        length = np.where(random.random((trajectories, 60)) < own, 4.0, 6.0)
+        positions = np.zeros((trajectories * 60, 5, 3), np.float32)
+        positions[:, :, 0] = 4 * np.arange(5)
+        positions[:, 4, 0] += (length + random.normal(0, 0.5, length.shape)).ravel()
+        return some(positions, None, trajectories)
+
+    bonds = np.stack([np.arange(4), np.arange(1, 5)], axis=1)
+    system = BeadSystem(("GLY",) * 5, np.ones(5, np.int64), np.ones(5), bonds, 300.0, None)
+    for share in (0.4, 0.6):
+        found = [
+            SampledStructures(system, made(16, 0.4), projection_of(5)).compare(made(24, share), k)
+            for k in range(EXPERIMENTS)
+        ]
+        for key in ("js_end_to_end", CONTACTS):
+            scores = np.array([x.metrics[key] for x in found])
+            if share == 0.4:
+                quadratic = key != CONTACTS
+                scored = scores.mean() if quadratic else np.mean(scores**2) ** 0.5
+                told = np.mean([x.floor[key] for x in found])
+                assert told == pytest.approx(scored, rel=0.25), key
+                above = sum(x.metrics[key] > x.floor_high[key] for x in found)
+                assert above <= binom.ppf(0.9987, EXPERIMENTS, 0.08)
+                continue
+            error = scores.std() / EXPERIMENTS**0.5
+            held = [
+                x.intervals[key][0] - 2 * error <= scores.mean() <= x.intervals[key][1] + 2 * error
+                for x in found
+            ]
+            assert np.mean(held) >= 0.95 - 3 * (0.95 * 0.05 / EXPERIMENTS) ** 0.5, key
