@@ -35,6 +35,7 @@ TERM_LABELS = {
     "energy_mse": "energy MSE, (kcal/mol)²",
     "mean_energy_mse": "MSE of mean energies, (kcal/mol)²",
     "js": "JS divergence, nats",
+    "js_train": "JS from the training frames, nats",
     "kl_reference_model": "KL(reference‖model), nats",
     "mse_kt2": "mean squared F error, kT²",
     "w1_tic1": "W1 along TIC 1, TIC units",

@@ -19,6 +19,7 @@ from cgfe.simulation.structure import CONTACT, ERRORS
 
 BETTER = {
     "js": "lower",
+    "js_train": "lower",
     "kl_reference_model": "lower",
     "mse_kt2": "lower",
     "w1_tic1": "lower",

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cgfe.analysis.basins import basins
-from cgfe.analysis.comparison import Comparison, compare_ensembles, compare_totals, mse_kt2
+from cgfe.analysis.comparison import (
+    Comparison,
+    compare_ensembles,
+    compare_totals,
+    js_of_shares,
+    mse_kt2,
+)
 from cgfe.analysis.ensemble import Ensemble
 from cgfe.analysis.equilibrium import Equilibrium, check_equilibrium
 from cgfe.analysis.intervals import Interval
@@ -162,7 +168,9 @@ def judge(
     model = ensemble(slice(None))
     found = compare_ensembles(sampled, model, seed, states=_states(reference))
     in_time = tics.reshape(frames, replicas, -1)
+    learned = reference.ensembles.train.totals().joint
     extra = {
+        "js_train": float(js_of_shares(learned, model.totals().joint)),
         "blown_up": float(blown_up.mean()),
         "split_half_js": split_half_js(in_time, model.grid),
     }
@@ -196,6 +204,7 @@ def _nothing(sampled: Ensemble, part: Part, bead_shape: tuple[int, ...]) -> Judg
         "mse_kt2": float(mse_kt2(probability.ravel(), nowhere)),
         **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt"), float("nan")),
         **dict.fromkeys(("macrostate_error_kt", "split_half_js"), float("nan")),
+        "js_train": float(np.log(2)),
         "coverage": 0.0,
         "outside": 1.0,
         "blown_up": 1.0,

@@ -26,7 +26,7 @@ class FreeEnergyResult:
     ----------
     system : str
     metrics : dict
-        js, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt,
+        js, js_train, kl_reference_model, mse_kt2, w1_tic1, w1_tic2, delta_f_kt,
         macrostate_error_kt, coverage, outside, blown_up, heating, split_half_js; where the frames
         are there, those of
         `cgfe.simulation.structure.StructureComparison`, and mean_force_mse.

@@ -23,7 +23,7 @@ Name = Literal["free_energy", "final"]
 """What a judgement is logged as: a validation's or a test's, or that of the end of a fit."""
 
 METRICS = (
-    *("js", "kl_reference_model", "mse_kt2", "w1_tic1", "w1_tic2", "delta_f_kt"),
+    *("js", "js_train", "kl_reference_model", "mse_kt2", "w1_tic1", "w1_tic2", "delta_f_kt"),
     *("macrostate_error_kt", "coverage", "outside", "blown_up", "heating", "split_half_js"),
 )
 """The figures of every judgement."""

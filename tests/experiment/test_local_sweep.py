@@ -100,13 +100,35 @@ def test_the_papers_sweep_is_read() -> None:
     assert "--model.loss.gauge=fixed" in words
 
 
-def test_the_labels_sweep_has_every_variant_once() -> None:
-    sweep = SweepFile.load(ROOT / "sweeps" / "labels.yaml")
+def test_the_labels_sweep_has_every_variant_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    sweep = SweepFile.load("sweeps/labels.yaml")
     points = sweep.grid()
-    assert len(points) == 120
-    assert {len({*point}) for point in points} == {5}
-    assert len({tuple(point.values()) for point in points}) == 120
-    assert len({point["seed_everything"] for point in points}) == 5
+    assert len(points) == len({tuple(point.values()) for point in points}) == 90
+    of_one = [
+        p for p in points if (p["seed_everything"], p["model.loss.energy_weight"]) == (1, 0.5)
+    ]
+    assert {point["config"] for point in of_one} == {
+        *map(str, Path("configs/labels").glob("*.yaml"))
+    }
+    seen = set()
+    for point in of_one:
+        words = sweep.arguments(point, ["--print_config"])
+        with pytest.raises(SystemExit, match="0"):  # the config is printed
+            main(words[words.index("fit") :])
+        config = yaml.safe_load(capsys.readouterr().out)
+        loss, reference = config["model"]["loss"], config["data"]["reference"]
+        assert loss["energy_weight"] == 0.5
+        seen.add((reference["label_estimator"], loss["energy_target"], loss["gauge"]))
+    assert seen == {
+        ("marginal", "delta", "fixed"),
+        ("joint", "delta", "fixed"),
+        ("marginal", "delta", "learned"),
+        ("marginal", "total", "fixed"),
+        ("marginal", "total", "learned"),
+    }
 
 
 def test_the_terms_sweep_has_every_file_and_each_is_read(
