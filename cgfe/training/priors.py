@@ -22,6 +22,9 @@ from cgfe.training.module import CGForceField
 from cgfe.training.replicas import simulate_together
 from cgfe.version import __version__
 
+HOLDS = 2
+"""Raised with the figures of a kept judgement, so that none without them is served."""
+
 
 def judged_prior(
     trainer: L.Trainer,
@@ -81,5 +84,5 @@ def _key(
     Another kind of device, or number of processes, has other random numbers.
     """
     where = [trainer.world_size, module.device.type]
-    facts = [reference.fingerprint, asdict(config), *where, part, __version__]
+    facts = [reference.fingerprint, asdict(config), *where, part, __version__, HOLDS]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
