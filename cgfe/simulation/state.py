@@ -17,6 +17,10 @@ LARGEST_SPREAD = 50.0
 """Å times √N beyond the start's own size: a bead that far from its replica's centre has left
 any molecule, since a stretched chain of ten residues reaches 20 Å."""
 
+HOTTEST = 20.0
+"""Times the thermal mean of a replica's kinetic energy, which chance never reaches: it has run into
+forces that the time step cannot follow, and may stay near them without flying apart."""
+
 ONE_THREAD_BEADS = 5120
 """Beads of all replicas up to which torch steps on one CPU thread: its operations are so short
 that waking a second one costs more than it brings, most of all on a machine that is not idle."""
@@ -116,12 +120,13 @@ class ReplicaState:
         Checked at frames alone, so that a GPU need not wait at every step: between two frames
         a replica that has blown up may go anywhere, since no other sees it.
         """
-        good = self.energy.isfinite() & (_largest_distance(self.positions) <= self.limit)
+        scaled = (self.velocities / self._speed()).square().mean((1, 2))
+        near = _largest_distance(self.positions) <= self.limit
+        good = self.energy.isfinite() & near & (scaled <= HOTTEST)
         self.blown_up = self.blown_up | ~good
         frozen = self.blown_up[:, None, None]
         self.last_good = torch.where(frozen, self.last_good, self.positions)
         self.positions = self.last_good.clone()
-        scaled = (self.velocities / self._speed()).square().mean((1, 2))
         self.temperature_sum += float(scaled[~self.blown_up].sum())
         self.temperature_count += int((~self.blown_up).sum())
 

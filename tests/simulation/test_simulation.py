@@ -199,11 +199,11 @@ def test_replica_that_flies_apart_is_frozen_and_the_others_go_on(fast):
 
 
 def test_replica_whose_energy_turns_nan_keeps_its_last_good_frame():
-    # 2 kcal/mol/Å moves the bead by about 60 Å in the 4 ps; only the second starts near the edge.
+    # 0.6 kcal/mol/Å moves the bead by about 20 Å in the 4 ps; only the second starts near the edge.
     start = torch.zeros(3, 1, 3)
-    start[1, 0, 0] = 990.0
+    start[1, 0, 0] = 994.0
     ended, endless = (
-        simulation_of(Cliff(2.0, edge), [100.0], seed=5).run(start, 1000, 50)
+        simulation_of(Cliff(0.6, edge), [100.0], seed=5).run(start, 1000, 50)
         for edge in (1000.0, 1e9)
     )
     assert ended.blown_up.tolist() == [False, True, False]
@@ -213,6 +213,13 @@ def test_replica_whose_energy_turns_nan_keeps_its_last_good_frame():
     assert np.array_equal(ended.positions[:alive, 1], endless.positions[:alive, 1])
     assert (ended.positions[alive:, 1] == ended.positions[alive - 1, 1]).all()
     assert np.array_equal(ended.positions[:, [0, 2]], endless.positions[:, [0, 2]])
+
+
+@pytest.mark.parametrize(("force", "lost"), [(0.6, False), (6.0, True)])
+def test_replica_that_is_far_too_hot_has_blown_up(force: float, lost: bool):
+    """A bead that falls for ever is never far from its replica's centre, its own."""
+    result = simulation_of(Cliff(force, 1e9), [100.0], seed=5).run(torch.zeros(3, 1, 3), 1000, 50)
+    assert result.blown_up.tolist() == [lost] * 3
 
 
 def test_all_replicas_may_be_bad_from_the_start():
