@@ -64,7 +64,7 @@ def soundness_words(
     if hot:
         sentences.append(
             f"Simulations that missed their temperature by more than {100 * MOST_HEATING:.0f} %: "
-            f"{hot}; no figure of these is of the model itself."
+            f"{hot}; figures of these are not, or not only, of the model."
         )
     return tuple(sentences)
 

@@ -235,8 +235,8 @@ def test_what_the_simulations_are_worth_is_told(tmp_path: Path) -> None:
         f"{2 * seeds - 1} of {3 * seeds} simulations are at equilibrium as far as JS goes (6 to 13 "
         f"correlation times of a replica); not, or not known to be: energy weight: 1 of 0.5, "
         f"{seeds} of 1.",
-        "Simulations that missed their temperature by more than 5 %: energy weight: 3 of 1; no "
-        "figure of these is of the model itself.",
+        "Simulations that missed their temperature by more than 5 %: energy weight: 3 of 1; "
+        "figures of these are not, or not only, of the model.",
     )
     for sentence in words:
         assert sentence in page.text
