@@ -93,7 +93,7 @@ def compare_totals(
         "w1_tic1": w1[0],
         "w1_tic2": w1[1],
         "delta_f_kt": _delta_f(model.folded, shape) - _delta_f(reference.folded, shape),
-        "macrostate_error_kt": _macrostates(inside_p, inside_q, states),
+        "macrostate_error_kt": macrostate_error_kt(inside_p, inside_q, states),
         "coverage": np.where(inside_q > 0, inside_p, 0).sum(-1)
         / np.maximum(inside_p.sum(-1), np.finfo(np.float64).tiny),
         "outside": q[..., 0],
@@ -132,12 +132,12 @@ def compare_ensembles(
     # A perfect model: what is drawn again against the whole that it was drawn from.
     floors = [
         (
-            _unsigned(compare_totals(p_drawn, p, grid, states)),
+            _unsigned(compare_totals(p, p_drawn, grid, states)),
             len(reference),
             reference,
             reference_draws,
         ),
-        (_unsigned(compare_totals(q_drawn, q, grid, states)), len(model), None, None),
+        (_unsigned(compare_totals(q, q_drawn, grid, states)), len(model), None, None),
     ]
     floor, high = _floors(floors, common)
     return Comparison(
@@ -207,8 +207,16 @@ def _delta_f(folded: FloatArray | None, shape: tuple[int, ...]) -> FloatArray:
     return np.clip(difference, -FREE_ENERGY_CEILING_KT, FREE_ENERGY_CEILING_KT)
 
 
-def _macrostates(p: FloatArray, q: FloatArray, states: IntArray | None) -> FloatArray:
-    """Return the mean |F_model - F_reference| of states; F is cut off at the ceiling."""
+def macrostate_error_kt(p: FloatArray, q: FloatArray, states: IntArray | None) -> FloatArray:
+    """Return the mean |F_model - F_reference| (...) of the states that the reference visits.
+
+    Parameters
+    ----------
+    p, q : array (..., B)
+        Shares of the reference's and the model's frames in each bin. F is cut off at the ceiling.
+    states : int array (n1, n2), optional
+        Without them there is no value.
+    """
     if states is None:
         return np.full(np.broadcast_shapes(p.shape[:-1], q.shape[:-1]), np.nan)
     member = np.equal.outer(states.ravel(), np.arange(states.max() + 1)).astype(np.float64)

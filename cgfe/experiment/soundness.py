@@ -18,15 +18,15 @@ def soundness_figures(
     """Return what runs tell of their simulations, each an array (K, S), NaN where they do not.
 
     `settled` is 1 where the simulation is at equilibrium as far as JS goes
-    (`cgfe.analysis.equilibrium`) and 0 where it is not or cannot be told, `correlation_times` how
-    many a replica ran, and `heating` the kinetic temperature over the data's, less 1.
+    (`cgfe.analysis.equilibrium`) and 0 where it is not or cannot be told, nothing is saved of it
+    or no replica stayed whole; `correlation_times` is how many a replica ran, and `heating` the
+    kinetic temperature over the data's, less 1.
     """
     found = {key: np.full(shape, np.nan) for key in ("settled", TIMES, HEATING)}
     for place, result in saved.items():
         content = result[0] if result is not None else {}
         equilibrium = content.get("equilibrium") or {}
-        if "reached" in equilibrium:
-            found["settled"][place] = equilibrium["reached"] == "yes"
+        found["settled"][place] = equilibrium.get("reached") == "yes"
         for key, value in ((TIMES, equilibrium.get(TIMES)), (HEATING, content.get(HEATING))):
             if isinstance(value, int | float):
                 found[key][place] = value
@@ -50,7 +50,7 @@ def soundness_words(
     settled, times, heating = (figures[key] for key in ("settled", TIMES, HEATING))
     sentences = []
     told = np.isfinite(settled)
-    if told.any():
+    if np.isfinite(times).any() or (settled == 1).any():
         sentence = (
             f"{_counted(int((settled == 1).sum()), int(told.sum()))} at equilibrium as far as JS "
             "goes"

@@ -22,12 +22,13 @@ def check_parts(
         If a shape is wrong, a number is not finite, or an index names no bead.
     """
     beads = len(system.residue_names)
-    tica, third = projection.tica, projection.third or projection.tica
+    tica, third = projection.tica, projection.third or projection.tica.only(slice(0, 1))
     shapes: dict[str, tuple[int, ...]] = {
         **dict.fromkeys(("masses", "bead_types"), (beads,)),
         "native_positions": (beads, 3),
         "TICA mean": (len(tica.pairs),),
         "TIC 3 mean": (len(third.pairs),),
+        "TIC 3 components": (len(third.pairs), 1),
         "start positions": (len(starts), beads, 3),
     }
     arrays = {
@@ -49,12 +50,11 @@ def check_parts(
         expected = shapes.get(name, values.shape)
         if values.shape != expected or 0 in values.shape:
             raise InputError(f"reference: {name} has shape {values.shape}, expected {expected}.")
-    for found in (tica, third):
-        if found.components.ndim != 2 or found.components.shape[0] != len(found.pairs):
-            raise InputError(
-                f"reference: TICA components have shape {found.components.shape} for "
-                f"{len(found.pairs)} distances."
-            )
+    if tica.components.ndim != 2 or tica.components.shape[0] != len(tica.pairs):
+        raise InputError(
+            f"reference: TICA components have shape {tica.components.shape} for "
+            f"{len(tica.pairs)} distances."
+        )
     indices = {"bonds": system.bonds, "TICA pairs": tica.pairs, "TIC 3 pairs": third.pairs}
     terms: Any = prior.terms
     indices |= {f"prior {name} index": term.index.numpy() for name, term in terms.items()}

@@ -45,7 +45,7 @@ TERM_LABELS = {
     "coverage": "coverage, share of reference",
     "outside": "outside the grid, share of frames",
     "blown_up": "blown up, share of replicas",
-    "heating": "kinetic temperature over the data’s, less 1",
+    "heating": "relative error of the kinetic temperature",
     "js_bonds": "JS of bond lengths, nats",
     "js_angles": "JS of angles, nats",
     "js_dihedrals": "JS of dihedrals, nats",

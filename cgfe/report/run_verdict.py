@@ -48,9 +48,11 @@ def verdict(result: FreeEnergyResult) -> Verdict:
     headline += (": " if comparisons else "") + ", and ".join(comparisons) + "."
     best = low <= floor
     tone = "bad" if js >= prior else "good" if best else "fair"
-    details = [_standing(result, best, prior), _basins(result), _equilibrium(result)]
-    details += [_temperature(result), _blow_ups(result)]
-    return Verdict(headline, tuple(filter(None, details)), tone)
+    hot = _temperature(result)
+    if hot:
+        tone = "bad"
+    details = [hot, _standing(result, best, prior), _delta_f(result), _equilibrium(result)]
+    return Verdict(headline, tuple(filter(None, [*details, _blow_ups(result)])), tone)
 
 
 def _standing(result: FreeEnergyResult, best: bool, prior: float) -> str:
@@ -68,7 +70,7 @@ def _standing(result: FreeEnergyResult, best: bool, prior: float) -> str:
     return f"The model is {found[0]}; {found[1]}." if len(found) > 1 else f"The model: {found[0]}."
 
 
-def _basins(result: FreeEnergyResult) -> str:
+def _delta_f(result: FreeEnergyResult) -> str:
     """ΔF is F(folded) - F(unfolded), the model's minus the reference's."""
     error = result.metrics.get("delta_f_kt", math.nan)
     if not math.isfinite(error):

@@ -19,6 +19,7 @@ from cgfe.analysis.comparison import (
     compare_ensembles,
     compare_totals,
     js_of_shares,
+    macrostate_error_kt,
     mse_kt2,
 )
 from cgfe.analysis.ensemble import Ensemble
@@ -153,7 +154,7 @@ def judge(
     part, sampled = reference.ensembles.best_for(part)
     kept = positions[int(burn_in * len(positions)) :, ~blown_up]
     if kept.size == 0:
-        return _nothing(sampled, part, positions.shape[2:])
+        return _nothing(sampled, part, positions.shape[2:], _states(reference))
     frames, replicas = kept.shape[:2]
     flat = kept.reshape(-1, *positions.shape[2:])
     native = reference.system.native_positions
@@ -194,7 +195,9 @@ def judge(
     )
 
 
-def _nothing(sampled: Ensemble, part: Part, bead_shape: tuple[int, ...]) -> Judgement:
+def _nothing(
+    sampled: Ensemble, part: Part, bead_shape: tuple[int, ...], states: IntArray
+) -> Judgement:
     """Return the judgement of a model of which no replica stayed whole: the worst there is."""
     probability = sampled.probability
     nowhere = np.zeros(probability.size)
@@ -202,8 +205,8 @@ def _nothing(sampled: Ensemble, part: Part, bead_shape: tuple[int, ...]) -> Judg
         "js": float(np.log(2)),
         "kl_reference_model": kl_divergence(np.append(probability, 0), np.append(nowhere, 1)),
         "mse_kt2": float(mse_kt2(probability.ravel(), nowhere)),
-        **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt"), float("nan")),
-        **dict.fromkeys(("macrostate_error_kt", "split_half_js"), float("nan")),
+        **dict.fromkeys(("w1_tic1", "w1_tic2", "delta_f_kt", "split_half_js"), float("nan")),
+        "macrostate_error_kt": float(macrostate_error_kt(probability.ravel(), nowhere, states)),
         "js_train": float(np.log(2)),
         "coverage": 0.0,
         "outside": 1.0,

@@ -53,7 +53,6 @@ class StructureFrames:
     positions : array (F, N, 3)
         Å.
     weights : array (F,)
-        Some of them above 0.
     trajectory : int array (F,)
         From 0 to T - 1.
     kind : int array (T,)
@@ -83,6 +82,11 @@ class StructureFrames:
         replica = np.tile(np.arange(replicas), len(kept))
         return cls(flat, np.ones(len(flat)), replica, np.zeros(replicas, dtype=np.int64))
 
+    def draws(self, random: np.random.Generator) -> IntArray:
+        """Return how often bootstrap samples hold each trajectory (R, T), those with any weight."""
+        drawn = draw_trajectories(self.kind, RESAMPLES, random)
+        return drawn[drawn @ np.bincount(self.trajectory, self.weights, len(self.kind)) > 0]
+
 
 @dataclass(frozen=True)
 class StructureComparison:
@@ -109,9 +113,14 @@ class StructureComparison:
     floor_high: dict[str, float]
     arrays: Arrays
 
+    @classmethod
+    def unknown(cls) -> "StructureComparison":
+        """Return what is known where there is nothing to compare."""
+        return cls(dict.fromkeys(ERRORS, float("nan")), {}, {}, {}, {})
+
 
 class SampledStructures:
-    """What was sampled, binned once, to compare ensembles with.
+    """What was sampled, in bins, to compare ensembles with.
 
     Parameters
     ----------
@@ -150,14 +159,15 @@ class SampledStructures:
         seed : int
             Of the bootstrap over replicas; the sampled trajectories are drawn alike for all models.
         """
+        if not self.own.frames.weights.sum() > 0:
+            return StructureComparison.unknown()
         model = self._of(frames)
         others = model.masses(self.edges)
         random, own = np.random.default_rng(0), np.random.default_rng([seed, 3])
         kinds = (self.own.frames.kind, frames.kind)
-        draws = (
-            draw_trajectories(kinds[0], RESAMPLES, random),
-            draw_trajectories(kinds[1], RESAMPLES, own),
-        )
+        drawn = [self.own.frames.draws(random), frames.draws(own)]
+        number = min(map(len, drawn))
+        draws = [counts[:number] for counts in drawn]
         metrics, intervals = dict.fromkeys(ERRORS, float("nan")), {}
         floor, high = {}, {}
         for key, mass in self.masses.items():
@@ -229,7 +239,8 @@ class _Mass:
         """Return the shares (B,) of all, or (R, B) of bootstrap samples."""
         chosen = np.ones((1, len(self.total))) if draws is None else draws
         total = (chosen @ self.total)[:, None]
-        shares: FloatArray = chosen @ self.summed / np.where(total > 0, total, 1)
+        with np.errstate(invalid="ignore"):  # of frames without weight: NaN
+            shares: FloatArray = chosen @ self.summed / total
         return shares[0] if draws is None else shares
 
 

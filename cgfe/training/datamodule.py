@@ -35,9 +35,9 @@ from cgfe.training.batches import FrameLoader, NoFrames, System
 from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.streaming import StreamedSystem
 
-LONGEST_STEM = 200
 HOLDS = 2
 """Raised whenever a cached reference holds more than before, so that none without it is served."""
+LONGEST_STEM = 200
 """Bytes of a frames file's name, so that `predictions-NAME-rank0.h5` and such names can be."""
 
 _Read = tuple[CGFrames, Split, Reference, NDArray[np.float64]]

@@ -28,19 +28,20 @@ def structures(
     Returns
     -------
     model : StructureComparison
+        Unknown where no replica stayed whole.
     training : dict
         The errors of the training frames, empty where the model was judged against these. None of
-        both where the frames are gone, or no replica stayed whole.
+        both where the frames are gone.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    frames = StructureFrames.of_replicas(judgement.positions, judgement.replicas)
-    if not data.frames or frames is None:
+    if not data.frames:
         return None
+    frames = StructureFrames.of_replicas(judgement.positions, judgement.replicas)
     reference = data.references[system]
     sampled = SampledStructures(
         reference.system, _frames(data, system, judgement.part), reference.projection
     )
-    model = sampled.compare(frames, seed)
+    model = StructureComparison.unknown() if frames is None else sampled.compare(frames, seed)
     if judgement.part == "train":
         return model, {}
     return model, sampled.errors(_frames(data, system, "train"))

@@ -131,7 +131,8 @@ def _gathered(module: L.LightningModule, run: SimulationResult) -> SimulationRes
         seconds=float(gather(torch.tensor(run.seconds, device=device)).max()),
         steps=run.steps,
         kinetic_temperature=float(
-            gather(torch.tensor(run.kinetic_temperature, device=device)).mean()
+            # Of a process whose replicas have all blown up there is none.
+            gather(torch.tensor(run.kinetic_temperature, device=device)).nanmean()
         ),
         replicas=run.replicas * len(positions),
         last=np.concatenate(list(last)),

@@ -183,6 +183,18 @@ def test_the_floor_is_what_a_perfect_model_scores() -> None:
             assert above > 0
 
 
+def test_the_floor_counts_states_that_a_perfect_model_misses() -> None:
+    """One trajectory of twelve is all that shows a state: a third of the samples miss it."""
+    tics = np.full((12 * FRAMES, 2), -2.0)
+    trajectory = np.repeat(np.arange(12), FRAMES)
+    tics[trajectory == 0] = [2.0, 0.0]
+    whole = Ensemble.from_samples(GRID, tics, trajectory)
+    found = compare_ensembles(whole, whole, 0, RESAMPLES, BOTH)
+    assert found.metrics["macrostate_error_kt"] == 0
+    # Its F is at the ceiling of 8 kT then, 5.5 kT off, half of that in the mean of two states.
+    assert found.floor["macrostate_error_kt"] > (1 / 3 * 2.7**2) ** 0.5
+
+
 def test_one_trajectory_tells_no_error() -> None:
     random = np.random.default_rng(8)
     found = compare_ensembles(ensemble(1, random), ensemble(3, random))

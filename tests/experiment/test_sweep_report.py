@@ -241,6 +241,13 @@ def test_what_the_simulations_are_worth_is_told(tmp_path: Path) -> None:
     for sentence in words:
         assert sentence in page.text
         assert sentence in numbers["sentences"]
+    # Of one nothing is saved, and of another no replica stayed whole.
+    (folder / "run-0000" / "free_energy.json").unlink()
+    lost = folder / "run-0001" / "free_energy.json"
+    lost.write_text(lost.read_text().replace('"reached"', '"unreached"'))
+    assert any(
+        s.startswith(f"{2 * seeds - 3} of {3 * seeds} s") for s in report(folder)[0]["sentences"]
+    )
     write_saved(folder, None, told=lambda *_: told(0, 0))
     assert any(s.startswith(f"All {3 * seeds} simul") for s in report(folder)[0]["sentences"])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cgfe.analysis.metrics import FOLDED_RMSD
+from cgfe.analysis.tica import TICAProjection
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import Split
 from cgfe.errors import InputError
@@ -79,7 +80,6 @@ def test_kinetics_are_of_unbiased_segments_unless_all_are_biased(
 def test_positions_are_read_once_and_projected_once(
     training: TrainingFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cgfe.analysis.tica import TICAProjection
 
     projected, project = [], TICAProjection.project
 
@@ -166,6 +166,49 @@ def test_arrays_hold_everything(reference: Reference, training: TrainingFrames) 
         np.testing.assert_array_equal(back.to_arrays()[key], value, err_msg=key)
     with pytest.raises(InputError, match="version 3, expected 1 or 2"):
         Reference.from_arrays(arrays | {"version": np.array(3)})
+
+
+def test_the_third_tic_is_kept_apart(tiny: CGFrames, reference: Reference) -> None:
+    projection = reference.projection
+    assert projection.third is not None
+    assert projection.tica.components.shape[1] == 2
+    both = TICAProjection.fit(
+        TrainingFrames(tiny, tiny.trajectory_slices()).kinetic(),
+        tiny.frame_interval_ps,
+        CONFIG.tica_lag_ps,
+        dimensions=3,
+    )
+    whole = Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), CONFIG).projection
+    parts = np.hstack([whole.tica.components, whole.third.components])  # type: ignore[union-attr]
+    np.testing.assert_allclose(parts, both.components)
+    back = Reference.from_arrays(reference.to_arrays())
+    assert back.projection.third is not None
+    np.testing.assert_array_equal(back.projection.third.components, projection.third.components)
+    older = {k: v for k, v in reference.to_arrays().items() if "third" not in k}
+    assert Reference.from_arrays(older).projection.third is None
+    two = replace(projection, third=projection.tica)
+    with pytest.raises(InputError, match="TIC 3 components"):
+        replace(reference, projection=two).check()
+
+
+def test_of_no_whole_replica_every_figure_is_the_worst(reference: Reference) -> None:
+    lost = judge(reference, np.zeros((4, 2, 10, 3), np.float32), np.ones(2, bool), 0.0)
+    assert lost.metrics["js"] == lost.metrics["js_train"] == pytest.approx(np.log(2))
+    assert lost.metrics["macrostate_error_kt"] > 5
+    assert lost.replicas == 0
+
+
+def test_js_of_the_training_frames_is_that_of_their_ensemble(tiny: CGFrames) -> None:
+    pieces = tiny.trajectory_slices()
+    reference = Reference.fit(tiny, Split(pieces[:4], pieces[4:], []), CONFIG)
+    frames = tiny.positions[:200, None]
+    held_out, own = (
+        judge(reference, frames, np.zeros(1, bool), 0.0, part)  # type: ignore[arg-type]
+        for part in ("validation", "train")
+    )
+    assert own.metrics["js_train"] == pytest.approx(own.metrics["js"])
+    assert held_out.metrics["js_train"] == pytest.approx(own.metrics["js"])
+    assert held_out.metrics["js"] != pytest.approx(own.metrics["js"])
 
 
 def test_without_a_native_structure_there_is_no_rmsd(tiny: CGFrames) -> None:

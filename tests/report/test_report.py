@@ -289,8 +289,9 @@ def test_a_model_that_heats_itself_up_says_so(kelvin: float, told: bool) -> None
     result = make_result()
     metrics = METRICS | {"heating": kelvin / 300 - 1}
     simulation = result.simulation | {"kinetic_temperature_kelvin": kelvin}
-    words = " ".join(verdict(replace(result, metrics=metrics, simulation=simulation)).details)
-    assert (f"ran at {kelvin:.0f} K in place of 300 K" in words) is told
+    said = verdict(replace(result, metrics=metrics, simulation=simulation))
+    assert (f"ran at {kelvin:.0f} K in place of 300 K" in said.details[0]) is told
+    assert (said.tone == "bad") is told
 
 
 @pytest.mark.parametrize(

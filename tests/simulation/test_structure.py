@@ -1,5 +1,7 @@
 """Distributions and contacts are those of the frames that were given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -117,6 +119,27 @@ def test_what_a_system_lacks_is_left_out(tiny: CGFrames, first_beads) -> None:
     assert {k for k, v in found.metrics.items() if np.isfinite(v)} == told
     assert {*found.intervals} == {*found.floor} == {*found.floor_high} == told
     assert StructureFrames.of_replicas(frames[:0], 0) is None
+
+
+def test_frames_without_weight_tell_nothing(tiny: CGFrames) -> None:
+    system, frames = BeadSystem.of(tiny), tiny.positions[:100]
+    nothing = compared(system, some(frames, np.zeros(100)), some(frames))
+    assert {*nothing.metrics} == {*ERRORS}
+    assert np.isnan([*nothing.metrics.values()]).all()
+    assert nothing.arrays == {}
+    # Of trajectories, half of which have no weight, samples of these alone are left out.
+    half = some(frames, np.repeat([1.0, 0.0], 50), 4)
+    found = compared(system, half, some(frames))
+    assert np.isfinite([*found.metrics.values(), *found.floor.values()]).all()
+    drawn = half.draws(np.random.default_rng(0))
+    assert 100 < len(drawn) < 200
+    assert (drawn[:, :2].sum(axis=1) > 0).all()
+
+
+def test_trajectories_are_drawn_among_their_kind(tiny: CGFrames) -> None:
+    frames = some(tiny.positions[:120], None, 6)
+    kinds = replace(frames, kind=np.array([0, 0, 1, 1, 1, 1]))
+    assert (kinds.draws(np.random.default_rng(0))[:, :2].sum(axis=1) == 2).all()
 
 
 def test_errors_are_those_of_the_distributions(tiny: CGFrames) -> None:
