@@ -20,6 +20,8 @@ any molecule, since a stretched chain of ten residues reaches 20 Å."""
 HOTTEST = 20.0
 """Times the thermal mean of a replica's kinetic energy, which chance never reaches: it has run into
 forces that the time step cannot follow, and may stay near them without flying apart."""
+HOT_CHECKS = 3
+"""In a row, until a hot replica has blown up: one that began strained has cooled down by then."""
 
 ONE_THREAD_BEADS = 5120
 """Beads of all replicas up to which torch steps on one CPU thread: its operations are so short
@@ -84,6 +86,7 @@ class ReplicaState:
         self.temperature_sum, self.temperature_count = 0.0, 0
         self.energy, self.forces = self.potential.energy_and_forces(self.positions)
         self.blown_up = ~self.energy.isfinite()
+        self.hot_checks = torch.zeros_like(self.blown_up, dtype=torch.long)
         self.dynamics = Dynamics(half_step=self.half_step, damping=self.damping, seed=seed)
         self.native = self.potential.native if isinstance(self.potential, FastPotential) else None
 
@@ -121,8 +124,9 @@ class ReplicaState:
         a replica that has blown up may go anywhere, since no other sees it.
         """
         scaled = (self.velocities / self._speed()).square().mean((1, 2))
+        self.hot_checks = torch.where(scaled > HOTTEST, self.hot_checks + 1, 0)
         near = _largest_distance(self.positions) <= self.limit
-        good = self.energy.isfinite() & near & (scaled <= HOTTEST)
+        good = self.energy.isfinite() & near & (self.hot_checks < HOT_CHECKS)
         self.blown_up = self.blown_up | ~good
         frozen = self.blown_up[:, None, None]
         self.last_good = torch.where(frozen, self.last_good, self.positions)
