@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cgfe.commands.run_words import option
 from cgfe.errors import InputError
+from cgfe.experiment.config_files import config_files
 
 
 def sections_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -37,7 +38,7 @@ def check_config_files(words: list[str], sections: list[str]) -> None:
     InputError
         Naming the file, what was found and what was expected.
     """
-    for path in _config_files(words):
+    for path in config_files(words):
         if not path.is_file():
             continue
         try:
@@ -70,22 +71,13 @@ def _written(words: list[str], key: str) -> str:
     given = option(words, f"--{key}")
     if given is not None:
         return f"--{key} is {given!r}"
-    for path in reversed([*_config_files(words)]):
+    for path in reversed([*config_files(words)]):
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name in key.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if value is not None:
             return f"{path}: {key} is {value!r}"
     return f"{key or 'config'} refers to what is no key"
-
-
-def _config_files(words: list[str]) -> Iterator[Path]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        for name in ("--config", "-c"):
-            if word == name:
-                yield Path(following)
-            elif word.startswith(f"{name}="):
-                yield Path(word.removeprefix(f"{name}="))
 
 
 def _check_section(path: Path, config: Any, section: str) -> None:

@@ -205,7 +205,8 @@ def _bar(study: SweepStudy, progress: bool) -> Bar:
         desc=study.sweep.name,
         disable=not progress,
         mininterval=0.5,
-        bar_format="{desc}: |{bar}| {elapsed} < {remaining}, {postfix}",
+        miniters=0,  # the time goes on between two ends of runs
+        bar_format="{desc}: |{bar}| {elapsed} < {remaining}{postfix}",
     )
 
 

@@ -24,6 +24,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cgfe.errors import InputError
+from cgfe.experiment.config_files import keep_configs
 from cgfe.experiment.sweep_file import EarlyTermination, Point, SweepFile
 from cgfe.files import make_folder, replacing
 
@@ -94,7 +95,8 @@ class SweepStudy:
     Raises
     ------
     InputError
-        If the folder holds another sweep, or nothing says how many runs there shall be.
+        If the folder holds another sweep or one of other configs, or nothing says how many runs
+        there shall be.
     """
 
     def __init__(self, sweep: SweepFile, folder: Path, count: int | None, seed: int) -> None:
@@ -115,6 +117,7 @@ class SweepStudy:
         make_folder(folder)
         with self._alone():
             self._keep_copy()
+            keep_configs(folder, sweep.config_files())
             self.study = optuna.create_study(
                 study_name=sweep.name,
                 storage=optuna.storages.RDBStorage(

@@ -26,6 +26,7 @@ from optuna.distributions import (
 )
 
 from cgfe.errors import InputError
+from cgfe.experiment.config_files import config_files
 
 Method = Literal["grid", "random", "bayes"]
 Point = dict[str, Any]
@@ -112,6 +113,13 @@ class SweepFile:
         if count > LARGEST_GRID:
             raise InputError(f"{self.path}: the grid has {count:,} points.")
         return [dict(zip(self.space, point, strict=True)) for point in itertools.product(*choices)]
+
+    def config_files(self) -> list[Path]:
+        """Return the config files that the runs' command names, and those that are varied."""
+        varied = self.space.get(CONFIG)
+        choices = varied.choices if isinstance(varied, CategoricalDistribution) else ()
+        files = [*config_files(self.arguments({})), *(Path(str(name)) for name in choices)]
+        return list(dict.fromkeys(files))
 
     def arguments(self, point: Point, extra: Sequence[str] = ()) -> list[str]:
         """Return the words of the command that runs a point.

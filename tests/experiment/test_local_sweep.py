@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from cgfe.cli import main
+from cgfe.errors import InputError
 from cgfe.experiment import runner
 from cgfe.experiment.runner import run_sweep
 from cgfe.experiment.study import SweepStudy
@@ -241,6 +242,44 @@ def test_a_grid_runs_once_and_a_failure_harms_no_other(
     sweep_of(tmp_path, x={"values": [7.0, 8.0]})
     assert main(["sweep", str(path)]) == 2
     assert "another file" in capsys.readouterr().err
+
+
+def test_a_log_goes_on_between_two_ends_of_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cgfe.progress.LOG_SECONDS", 0.0)
+    path = sweep_of(tmp_path, x={"values": [1.0, 2.0]}, epochs={"value": 1}, seconds={"value": 2})
+    assert main(["sweep", str(path)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "1 of 2 done" in line]
+    assert len(lines) > 2
+    assert ", ," not in lines[0]
+
+
+def test_a_changed_config_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of one sweep would differ in what it does not vary."""
+    monkeypatch.chdir(tmp_path)
+    base, one, other = (tmp_path / name for name in ("base.yaml", "one.yaml", "other.yaml"))
+    parameters = {"config": {"values": ["one.yaml", "other.yaml"]}, "x": {"value": 1.0}}
+    command = ["true", "--config", "base.yaml", "${args}"]
+    path = sweep_of(tmp_path, parameters=parameters, command=command)
+    base.write_text("a: 1  # of all\nb: {c: 2e-5}\n")
+    one.write_text("d: 3\n")
+    assert main(["sweep", str(path)]) == 2
+    assert "other.yaml, which the sweep's runs read, cannot be read" in capsys.readouterr().err
+    other.write_text("d: 4\n")
+    sweep, folder = SweepFile.load(path), tmp_path / "runs"
+    SweepStudy(sweep, folder, None, 0)
+    base.write_text("b: {c: 2e-5}\na: 1\n")
+    SweepStudy(sweep, folder, None, 0)
+    for changed in (base, other):
+        before = changed.read_text()
+        changed.write_text("d: 5\n")
+        with pytest.raises(InputError, match=f"{changed.name} is not what it was when the sweep"):
+            SweepStudy(sweep, folder, None, 0)
+        changed.write_text(before)
 
 
 def _cgfe(path: Path, *words: str) -> "subprocess.Popen[bytes]":

@@ -1,0 +1,60 @@
+"""The config files that the runs of a sweep read: they stay as they were, or runs differ unseen."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cgfe.errors import InputError
+from cgfe.files import replacing
+
+KEPT = "configs.json"
+"""What the files said when the sweep began, by their paths."""
+
+
+def config_files(words: Sequence[str]) -> Iterator[Path]:
+    """Yield the config files that the words of a command line name, in their order."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        for name in ("--config", "-c"):
+            if word == name:
+                yield Path(following)
+            elif word.startswith(f"{name}="):
+                yield Path(word.removeprefix(f"{name}="))
+
+
+def keep_configs(folder: Path, paths: Iterable[Path]) -> None:
+    """Keep what the config files of a sweep say in its folder; of one that was begun, compare.
+
+    Comments and the order of keys may change.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or says something else than when the sweep began.
+    """
+    found = {str(path): _content(path) for path in paths}
+    kept = folder / KEPT
+    if kept.exists():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        for name in sorted(found.keys() | before.keys()):
+            if found.get(name) != before.get(name):
+                raise InputError(
+                    f"{name} is not what it was when the sweep in {folder} began ({kept}); put it "
+                    "back, or choose another --folder."
+                )
+        return
+    with replacing(kept) as temporary:
+        temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _content(path: Path) -> Any:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(
+            f"{path}, which the sweep's runs read, cannot be read ({reason})."
+        ) from None
+    return json.loads(json.dumps(content, default=str))  # as it comes back from the file
