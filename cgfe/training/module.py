@@ -86,6 +86,7 @@ class CGForceField(L.LightningModule):
                 f"model.loss is given, and of model.losses {given}; expected one of the two "
                 "(--model.loss=null takes the first back)."
             )
+        losses.check_chains()
         self.network_config = network
         self.loss_config: LossConfig | Losses = losses if losses.terms() else loss or LossConfig()
         self.network_config.check()

@@ -123,6 +123,14 @@ def test_chains_are_set_beside_the_terms(model: Callable[..., CGForceField]) -> 
         model(term, "--model.losses.chains.steps=0")
 
 
+@pytest.mark.parametrize("other", [[], ["--model.loss.energy_weight=0.5"]])
+def test_chains_that_nothing_uses_are_refused(
+    model: Callable[..., CGForceField], other: list[str]
+) -> None:
+    with pytest.raises(InputError, match=r"model.losses.chains is given, but no term that uses"):
+        model("--model.losses.chains.number=24", *other, config=not other)
+
+
 def test_both_forms_are_refused_in_one_sentence(model: Callable[..., CGForceField]) -> None:
     with pytest.raises(
         InputError, match=r"model.loss is given, and of model.losses .*force.weight"

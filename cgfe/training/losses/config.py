@@ -102,8 +102,17 @@ class Losses:
 
     def check(self) -> None:
         """Check weights and names; raise InputError naming the option."""
-        self.chains.check()
+        self.check_chains()
         check(self.terms())
+
+    def check_chains(self) -> None:
+        """Check the settings of chains; raise InputError if a value or all of them do nothing."""
+        self.chains.check()
+        if self.chains != ChainConfig() and not any(term.uses_chains for term in self.terms()):
+            raise InputError(
+                "model.losses.chains is given, but no term that uses chains; expected beside it "
+                "model.losses.relative_entropy, model.losses.implied_fes or one of your own."
+            )
 
 
 @dataclass(frozen=True)
