@@ -70,6 +70,9 @@ class CGFramesDataModule(L.LightningDataModule):
         Of the trajectories, or blocks, unless the file names its test trajectories.
     stride : int
         Serve every stride-th frame for training (the reference is fitted on all).
+    full_epochs : bool
+        Serve them so often that an epoch is as long as without a stride: for asking what more frames
+        bring at the same number of steps.
     split_seed : int
         Which trajectories or blocks go to which split.
     order_seed : int, optional
@@ -103,6 +106,7 @@ class CGFramesDataModule(L.LightningDataModule):
         cache_dir: str | None = None,
         memory_gb: float | None = None,
         mean_forces: str | list[str] | None = None,
+        full_epochs: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -142,7 +146,7 @@ class CGFramesDataModule(L.LightningDataModule):
         gap = 0.5 * block_ps if gap_ps is None else gap_ps
         require(0 <= gap < math.inf, "data.gap_ps", gap, "a finite time of 0 or more")
         self.split_config = SplitConfig(validation_share, test_share, block_ps, gap, split_seed)
-        self.stride = stride
+        self.stride, self.full_epochs = stride, full_epochs
         self.order_seed = order_seed or 0
         self.cache_dir = Path(cache_dir) if cache_dir else cache_folder()
         self.memory_gb = memory_gb
@@ -220,7 +224,8 @@ class CGFramesDataModule(L.LightningDataModule):
         if not any(len(x) for x in indices):
             raise InputError(f"data: the {part} split is empty; raise its share.")
         if shuffle:
-            indices = [x[:: self.stride] for x in indices]
+            times = self.stride if self.full_epochs else 1
+            indices = [x[:: self.stride].repeat(times)[: len(x)] for x in indices]
         if mixed:
             # Means over bins and batches are only comparable with training's if the frames of a
             # batch do not follow each other in time.

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,24 @@ def test_strided_training_frames(make: Make) -> None:
         by_frame(make(memory_gb=m, stride=7).train_dataloader()) for m in (None, TINY_GB)
     )
     assert memory.keys() == disk.keys()
+
+
+@pytest.mark.parametrize("memory_gb", [None, TINY_GB])
+def test_an_epoch_of_fewer_frames_can_be_as_long(memory_gb: float | None, make: Make) -> None:
+    once, often = (
+        make(memory_gb=memory_gb, stride=7, full_epochs=full).train_dataloader()
+        for full in (False, True)
+    )
+    known = by_frame(once)
+    counts: Counter[bytes] = Counter()
+    for batch in often:
+        counts.update(x.numpy().tobytes() for x in batch.pos.unflatten(0, (batch.num_graphs, -1)))
+    assert counts.keys() == known.keys()
+    whole = make(memory_gb=memory_gb).train_dataloader()
+    assert len(often) == len(whole)
+    assert sum(counts.values()) == sum(batch.num_graphs for batch in whole)
+    assert max(counts.values()) == 7
+    assert max(counts.values()) - min(counts.values()) <= 1
 
 
 def served(data: CGFramesDataModule, batches: int, rank: int = 0, world: int = 1) -> list[list]:
