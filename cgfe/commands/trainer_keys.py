@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from cgfe.errors import InputError
@@ -80,6 +81,22 @@ def _check_machines(number: int, plugins: Any) -> None:
         f"same command with MASTER_ADDR={address}, MASTER_PORT and their own NODE_RANK (here "
         f"{os.environ.get('NODE_RANK', 0)})."
     )
+
+
+def begin_wandb(loggers: Iterable[Logger]) -> None:
+    """Begin the runs of W&B's loggers; what W&B says against it becomes InputError."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            try:
+                logger.experiment  # noqa: B018 (made when it is asked for)
+            except wandb.Error as error:
+                words = " ".join(str(error).split())
+                raise InputError(
+                    f"W&B: {words.rstrip('.')}; without an account WANDB_MODE=offline keeps the "
+                    "run here, and --trainer.logger=false leaves W&B out."
+                ) from None
 
 
 def check_numbers(name: str, settings: Any) -> None:

@@ -21,7 +21,7 @@ from cgfe.commands.config_files import check_config_files, interpolated, section
 from cgfe.commands.fit_checks import check_files, check_monitor, check_simulations
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import option, refuse_finished, with_run_config
-from cgfe.commands.trainer_keys import check_numbers, check_trainer, one_sentence
+from cgfe.commands.trainer_keys import begin_wandb, check_numbers, check_trainer, one_sentence
 from cgfe.errors import InputError, check_seed
 from cgfe.files import long_names_told, make_folder
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
@@ -252,6 +252,15 @@ class TrainingCLI(LightningCLI):
             check_simulations(model, trainer.callbacks, trainer.max_epochs)
         if not self.config[self.subcommand].trainer.callbacks:  # they may log anything
             check_monitor(model, data, trainer.callbacks)
+        begin_wandb(trainer.loggers)
+
+    def before_test(self) -> None:
+        """Begin the run of W&B, if there is one, before anything is computed."""
+        begin_wandb(self.trainer.loggers)
+
+    def before_validate(self) -> None:
+        """Begin the run of W&B, if there is one, before anything is computed."""
+        begin_wandb(self.trainer.loggers)
 
     def after_fit(self) -> None:
         """Write the report and name it."""

@@ -71,8 +71,8 @@ class CGFramesDataModule(L.LightningDataModule):
     stride : int
         Serve every stride-th frame for training (the reference is fitted on all).
     full_epochs : bool
-        Serve them so often that an epoch is as long as without a stride: for asking what more frames
-        bring at the same number of steps.
+        Serve them so often that an epoch is as long as without a stride: what more frames bring is
+        then seen at the same number of steps.
     split_seed : int
         Which trajectories or blocks go to which split.
     order_seed : int, optional

@@ -25,6 +25,7 @@ from cgfe.training.module import CGForceField
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "chignolin.yaml")
 REFERENCE = str(Path(__file__).parents[2] / "configs" / "reference" / "chignolin.yaml")
+WANDB = str(Path(__file__).parents[2] / "configs" / "wandb.yaml")
 REFERS = "expected ${...} with the name of another key."
 
 
@@ -415,6 +416,21 @@ def test_pack_of_the_run_of_a_fit(refused: Callable[..., str], tmp_path: Path) -
     (tmp_path / "run" / "config.yaml").write_text(Path(CONFIG).read_text())
     sentence = refused("pack", "--runs", "run", "--output", "frames.h5")
     assert "run: the run of a fit, expected one of cgfe reference" in sentence
+
+
+def test_wandb_without_an_account_is_told_before_any_work(
+    refused: Callable[..., str],
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    sentence = refused(*fit(tiny_file, "--config", WANDB, "--trainer.accelerator", "cpu"))
+    assert "W&B: No API key configured" in sentence
+    assert "WANDB_MODE=offline" in sentence
 
 
 def test_unknown_config_key(refused: Callable[..., str], tiny_file: Path, tmp_path: Path) -> None:
