@@ -338,6 +338,21 @@ def test_validate_honours_a_changed_loss(folder: Path) -> None:
     assert values["loss"] == pytest.approx(values["energy_mse"])
 
 
+def test_a_test_repeats_the_simulation_that_ended_the_fit(folder: Path) -> None:
+    final = ["--free_energy.final.replicas=6", "--free_energy.final.steps=100"]
+    words = ["--trainer.max_epochs=1", "--run_dir=ended", *final]
+    cgfe(folder, "fit", "--config", "tiny.yaml", *words)
+    ended = FreeEnergyResult.load(folder / "ended")
+    checkpoint = ["--ckpt_path", "ended/checkpoints/last.ckpt"]
+    cgfe(folder, "test", *checkpoint)
+    again = FreeEnergyResult.load(folder / "ended" / "test")
+    assert again.simulation["steps"] == ended.simulation["steps"] == 100
+    assert again.metrics == pytest.approx(ended.metrics, rel=1e-3, nan_ok=True)
+    assert again.prior == pytest.approx(ended.prior, nan_ok=True)
+    cgfe(folder, "test", *checkpoint, "--free_energy.final.steps=150", "--run_dir=longer")
+    assert FreeEnergyResult.load(folder / "longer").simulation["steps"] == 150
+
+
 def test_predictions_are_the_gradient_of_the_energy(folder: Path) -> None:
     import h5py
 

@@ -41,6 +41,7 @@ class FreeEnergyValidation(L.Callback):
     final : SimulationConfig, optional
         A longer simulation that ends a fit, judged against the test frames: the run's result,
         logged as `final/<metric>`. By default there is none, and the last validation's stays.
+        `cgfe test` simulates as it says, so that it repeats the result, or lengthens it.
 
     Examples
     --------
@@ -99,7 +100,7 @@ class FreeEnergyValidation(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate and compare with the test frames, unless simulations are switched off."""
         if self.every_n_epochs > 0:
-            self._judge(trainer, pl_module, "test")
+            self._judge(trainer, pl_module, "test", self.final)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulate for longer, and compare with the test frames."""
@@ -107,12 +108,19 @@ class FreeEnergyValidation(L.Callback):
         if self.final is not None and self.every_n_epochs > 0:
             self.priors, self.results = judged_end(trainer, self.final, self.compare_prior)
 
-    def _judge(self, trainer: L.Trainer, module: L.LightningModule, part: Part) -> None:
-        self.priors = self.priors or judged_priors(trainer, part, self.config, self.compare_prior)
+    def _judge(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        part: Part,
+        other: SimulationConfig | None = None,
+    ) -> None:
+        config = other or self.config
+        self.priors = self.priors or judged_priors(trainer, part, config, self.compare_prior)
         started = time.monotonic()
         replicas = self.replicas if trainer.state.fn == "fit" else LastingReplicas()
         self.results = judged_models(
-            trainer, part, self.config, "free_energy", self.priors, replicas
+            trainer, part, config, "free_energy", self.priors, replicas
         )
         self.judged_step = trainer.global_step
         now = time.monotonic()
