@@ -1,5 +1,8 @@
 """The one exception that means "the user's input is wrong"."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Input that cgfe cannot use.
@@ -7,6 +10,15 @@ class InputError(ValueError):
     Its message is one sentence that names the file or option, what was found and what was
     expected. The command line prints it without a traceback and exits with code 2.
     """
+
+
+@contextmanager
+def keys_of(section: str) -> Iterator[None]:
+    """Put a section, `free_energy.final` say, before the key that an InputError begins with."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{section}.{error}") from None
 
 
 LARGEST_SEED = 2**32 - 1

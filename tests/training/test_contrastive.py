@@ -316,7 +316,7 @@ def test_what_cannot_be_is_refused(reference: Reference) -> None:
     for options, sentence in (
         ({"batch_size": 0}, "contrastive.batch_size is 0, expected above 0"),
         ({"simulation": SimulationConfig(replicas=5)}, r"simulation.replicas is 5, .*at least 6"),
-        ({"simulation": SimulationConfig(steps=-1)}, "steps is -1"),
+        ({"simulation": SimulationConfig(steps=-1)}, "contrastive.simulation.steps is -1"),
     ):
         with pytest.raises(InputError, match=sentence):
             Losses(contrastive=ContrastiveEstimation(**options)).check()

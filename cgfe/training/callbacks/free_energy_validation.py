@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from cgfe.errors import require
+from cgfe.errors import keys_of, require
 from cgfe.reference.ensembles import Part
 from cgfe.simulation.langevin import SimulationConfig
 from cgfe.simulation.results import FreeEnergyResult, PriorResult
@@ -61,9 +61,10 @@ class FreeEnergyValidation(L.Callback):
         final: SimulationConfig | None = None,
     ) -> None:
         require(every_n_epochs >= 0, "free_energy.every_n_epochs", every_n_epochs, "0 or more")
-        for config in (simulation, final):
+        for name, config in (("simulation", simulation), ("final", final)):
             if config is not None:
-                config.check()
+                with keys_of(f"free_energy.{name}"):
+                    config.check()
         self.config, self.final = simulation, final
         self.every_n_epochs, self.compare_prior = every_n_epochs, compare_prior
         self.priors: list[PriorResult | None] = []
@@ -119,9 +120,7 @@ class FreeEnergyValidation(L.Callback):
         self.priors = self.priors or judged_priors(trainer, part, config, self.compare_prior)
         started = time.monotonic()
         replicas = self.replicas if trainer.state.fn == "fit" else LastingReplicas()
-        self.results = judged_models(
-            trainer, part, config, "free_energy", self.priors, replicas
-        )
+        self.results = judged_models(trainer, part, config, "free_energy", self.priors, replicas)
         self.judged_step = trainer.global_step
         now = time.monotonic()
         cost = (now - started, (now - started) / (now - self._last_end))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch_geometric.data import Batch
 
-from cgfe.errors import InputError, require
+from cgfe.errors import InputError, keys_of, require
 from cgfe.kernels.fast_potential import FastPotential, accelerated
 from cgfe.model.potential import Potential
 from cgfe.reference.reference import Reference
@@ -105,10 +105,8 @@ class ContrastiveEstimation(LossTerm):
         """Check batch size and simulation."""
         require(self.batch_size > 0, self.key("batch_size"), self.batch_size, "above 0")
         config = self.simulation
-        try:
+        with keys_of(self.key("simulation")):
             config.check()
-        except InputError as error:
-            raise InputError(f"{self.key('simulation')}: {error}") from None
         least = 2 * len(config.ladder)
         good, expected = config.replicas >= least, f"at least {least}, two ladders"
         require(good, self.key("simulation.replicas"), config.replicas, expected)
