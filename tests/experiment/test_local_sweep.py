@@ -152,7 +152,7 @@ def test_the_terms_sweep_has_every_file_and_each_is_read(
             assert config["model"]["losses"][name].items() >= settings.items()
         assert config["model"]["loss"] is None
         assert config["seed_everything"] == 3
-        assert config["free_energy"]["final"]["steps"] == 80000
+        assert config["free_energy"]["final"]["steps"] == 400000
         assert config["free_energy"]["every_n_epochs"] <= config["trainer"]["max_epochs"]
         seen.append(frozenset(given))
     assert len({*seen}) == len(points)
