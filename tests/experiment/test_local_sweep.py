@@ -101,6 +101,16 @@ def test_the_papers_sweep_is_read() -> None:
     assert "--model.loss.gauge=fixed" in words
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_sweeps_name_config_files_that_are_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    files = SweepFile.load(path).config_files()
+    assert files
+    assert all(file.is_file() for file in files)
+
+
 def test_the_labels_sweep_has_every_variant_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
