@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import optuna
+import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -226,7 +227,8 @@ class SweepStudy:
     def _keep_copy(self) -> None:
         copy = self.folder / COPY
         if copy.exists():
-            if copy.read_text(encoding="utf-8") != self.sweep.text:
+            before = yaml.safe_load(copy.read_text(encoding="utf-8"))
+            if before != yaml.safe_load(self.sweep.text):  # comments may change
                 raise InputError(
                     f"{self.folder} holds a sweep of another file ({copy}); choose another "
                     "--folder."

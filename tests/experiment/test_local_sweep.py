@@ -283,6 +283,8 @@ def test_a_changed_config_file_is_told(
     sweep, folder = SweepFile.load(path), tmp_path / "runs"
     SweepStudy(sweep, folder, None, 0)
     base.write_text("b: {c: 2e-5}\na: 1\n")
+    path.write_text(f"# again\n{path.read_text()}")
+    sweep = SweepFile.load(path)
     SweepStudy(sweep, folder, None, 0)
     for changed in (base, other):
         before = changed.read_text()
