@@ -37,13 +37,9 @@ from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.ends import load_ends
 from cgfe.all_atom.exchange import ExchangeReport, ReplicaExchange
 from cgfe.all_atom.metadynamics import SharedHills
-from cgfe.all_atom.progress import (
-    SamplingBar,
-    advance_in_pieces,
-    ending_on_sigterm,
-    sampling_bar,
-)
+from cgfe.all_atom.progress import SamplingBar, advance_in_pieces, sampling_bar
 from cgfe.all_atom.system import Peptide
+from cgfe.ending import ending_on_sigterm
 from cgfe.errors import InputError
 from cgfe.files import make_folder, replacing
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ

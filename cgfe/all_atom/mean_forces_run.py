@@ -18,7 +18,6 @@ from cgfe.all_atom.config import MeanForces, SamplerConfig, peptide_of
 from cgfe.all_atom.configurations import Configurations, choose
 from cgfe.all_atom.mapped import POSITION_STEP, rounded
 from cgfe.all_atom.mean_forces import Averaging, summary
-from cgfe.all_atom.progress import ending_on_sigterm
 from cgfe.all_atom.sampler import begun_config, claim_folder
 from cgfe.all_atom.system import (
     FORCE_FIELDS,
@@ -29,6 +28,7 @@ from cgfe.all_atom.system import (
 )
 from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.frames import CGFrames
+from cgfe.ending import ending_on_sigterm
 from cgfe.errors import InputError
 from cgfe.progress import Bar
 

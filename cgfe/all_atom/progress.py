@@ -1,13 +1,12 @@
 """The progress bar of a sampling run, and its end on SIGTERM: dynamics goes piece by piece."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cgfe.ending import end_if_asked
 from cgfe.progress import Bar
 
 if TYPE_CHECKING:  # the workers of OpenMM's engine have no use for torch
@@ -68,34 +67,6 @@ def sampling_bar(config: "SamplerConfig", done_ns: float, progress: bool) -> Ite
         desc="sampling",
     ) as bar:
         yield SamplingBar(config, done_ns, bar)
-
-
-_ended = threading.Event()
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block at its next `end_if_asked`, so that no half-written file stays.
-
-    An exception raised by the handler itself is lost where it comes in the middle of a finaliser,
-    or of a callback from C.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may choose what signals do
-        return
-    _ended.clear()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: _ended.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        _ended.clear()
-
-
-def end_if_asked() -> None:
-    """Raise SystemExit, 143 as a shell tells it, if SIGTERM has come."""
-    if _ended.is_set():
-        raise SystemExit(128 + signal.SIGTERM)
 
 
 def advance_in_pieces(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from cgfe.ending import end_if_asked, ending_on_sigterm
 from cgfe.experiment.study import (
     ERROR,
     RUN,
@@ -46,13 +47,14 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
     """Run the points that are left, `jobs` at a time; return how many failed in all.
 
     A run that fails is recorded and harms no other. Cores and GPUs are shared out among the jobs.
-    If this process is interrupted its runs are ended, and go on from their last checkpoints when
-    the sweep is called again; if it is killed, they go on by themselves to their end.
+    If this process is interrupted or gets SIGTERM its runs are ended, and go on from their last
+    checkpoints when the sweep is called again; if it is killed, they go on by themselves to
+    their end.
     """
     slots = list(range(jobs))
     running: list[_Job] = []
     left = True
-    with _bar(study, progress) as bar:
+    with ending_on_sigterm(), _bar(study, progress) as bar:
         try:
             while left or running:
                 while left and slots:
@@ -69,6 +71,7 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
                         left = True  # others may have left a point meanwhile
                         write_results(study)
                 _show(bar, study)
+                end_if_asked()
                 if running:
                     time.sleep(POLL_SECONDS)
         finally:

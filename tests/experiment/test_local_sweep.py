@@ -317,13 +317,16 @@ def test_two_sweeps_share_a_study(tmp_path: Path) -> None:
     assert {row["state"] for row in results(tmp_path)} == {"complete"}
 
 
-def test_an_interrupted_sweep_goes_on_from_checkpoints(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_ended_sweep_goes_on_from_checkpoints(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     path = sweep_of(tmp_path, epochs={"value": 40}, seconds={"value": 0.1})
     process = _cgfe(path)
     last = tmp_path / "runs/sweep-quick/run-0000/checkpoints/last.ckpt"
     _wait_for(lambda: last.is_file() and int(last.read_text() or 0) > 3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(number)
+    assert process.wait(60) == code
     at = int(last.read_text())
     assert at < 40  # its run was ended with it
     assert run_sweep(_study(path), jobs=3, progress=False) == 0
