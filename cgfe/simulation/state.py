@@ -123,7 +123,7 @@ class ReplicaState:
         Checked at frames alone, so that a GPU need not wait at every step: between two frames
         a replica that has blown up may go anywhere, since no other sees it.
         """
-        scaled = (self.velocities / self._speed()).square().mean((1, 2))
+        scaled = self._kinetic()
         self.hot_checks = torch.where(scaled > HOTTEST, self.hot_checks + 1, 0)
         near = _largest_distance(self.positions) <= self.limit
         good = self.energy.isfinite() & near & (self.hot_checks < HOT_CHECKS)
@@ -152,6 +152,14 @@ class ReplicaState:
         """Return positions (R, N, 3) of each ladder by rising temperature; NaN: blew up."""
         rows = torch.as_tensor(self.ladder.by_temperature, device=self.last_good.device)
         return torch.where(self.blown_up[:, None, None], torch.nan, self.last_good)[rows]
+
+    def is_hot(self) -> Tensor:
+        """Return whose kinetic energy (R,) is one that chance never reaches."""
+        return self._kinetic() > HOTTEST
+
+    def _kinetic(self) -> Tensor:
+        """Return the kinetic energy of each replica (R,) over its thermal mean."""
+        return (self.velocities / self._speed()).square().mean((1, 2))
 
     def _speed(self) -> Tensor:
         """Return the thermal speed (R, N, 3) of each component."""

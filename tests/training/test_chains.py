@@ -186,6 +186,57 @@ def test_a_chain_that_flies_apart_move_by_move_begins_anew(reference: Reference)
     assert chains.lost.item() == 0
 
 
+def test_a_chain_that_stays_hot_begins_anew(reference: Reference) -> None:
+    """Not one that began hot alone: friction cools it within the move."""
+    for friction, steps, lost in ((0.0, 2, 1 / 16), (50.0, 40, 0.0)):
+        chains = chains_of(module_of(reference, friction_per_ps=friction, steps=steps))
+        with torch.no_grad():
+            chains.velocities(0)[3] *= 10
+        chains.advance(0)
+        assert chains.lost.item() == pytest.approx(lost)
+
+
+def test_weights_follow_a_model_that_changes_between_moves(reference: Reference) -> None:
+    """By the energies of the models before and after, where the chains were; else they stand."""
+    module = module_of(reference, number=64, effective=0.01, steps=1)
+    chains = chains_of(module)
+    chains.advance(0)
+    assert (chains.weights(0) == 1).all()  # they have begun here
+    chains.advance(1)
+    torch.testing.assert_close(chains.weights(0), torch.ones(64), rtol=0, atol=2e-3)
+    where = chains.positions(0).clone()
+    energies = [module.potential(0).energy_and_forces(where)[0]]
+    change(module)
+    energies.append(module.potential(0).energy_and_forces(where)[0])
+    kt = thermal_energy(reference.system.temperature_kelvin)
+    expected = torch.softmax((energies[0] - energies[1]).double() / kt, 0) * 64
+    assert expected.std() > 0.02
+    chains.advance(2)
+    torch.testing.assert_close(chains.weights(0).double(), expected, rtol=0.01, atol=0)
+    weights = chains.weights(0).numpy()
+    assert chains.counting.item() == pytest.approx(weights.sum() ** 2 / 64 / (weights**2).sum())
+    alike = module_of(reference, effective=0.0)
+    for number in range(2):
+        chains_of(alike).advance(number)
+        change(alike)
+    assert (chains_of(alike).weights(0) == 1).all()
+
+
+def test_few_that_count_are_drawn_anew_by_weight(reference: Reference) -> None:
+    module = module_of(reference, effective=0.9, steps=1, time_step_ps=1e-5)
+    chains = chains_of(module)
+    chains.advance(0)
+    with torch.no_grad():
+        chains.get_buffer("log_weights_0")[:8] = -30.0
+    before = chains.positions(0)[8:].clone()
+    chains.advance(1)
+    assert chains.counting.item() == pytest.approx(0.5, abs=1e-3)
+    assert (chains.weights(0) == 1).all()
+    torch.testing.assert_close(
+        chains.positions(0), before.repeat_interleave(2, 0), rtol=0, atol=1e-3
+    )
+
+
 def test_starts_stand_for_the_density_next_to_them() -> None:
     grid = TICGrid((np.arange(5.0), np.arange(3.0)))  # centres 0.5 to 3.5, and 0.5, 1.5
     density = np.array([[0.1, 0.0], [0.2, 0.0], [0.0, 0.3], [0.4, 0.0]])
@@ -233,7 +284,7 @@ def test_another_number_is_told(reference: Reference) -> None:
     module, other = module_of(reference), module_of(reference, number=12)
     checkpoint: dict[str, Any] = {"epoch": 0, "global_step": 1, "state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
-    with pytest.raises(InputError, match=r"chains.positions_0, \(16, 10, 3\) where it is \(12, 10"):
+    with pytest.raises(InputError, match=r"chains.energies_0, \(16,\) where it is \(12,"):
         other.on_load_checkpoint(checkpoint)
 
 
@@ -258,6 +309,7 @@ def test_processes_share_them(reference: Reference, monkeypatch: pytest.MonkeyPa
         ("every", 0, "at least 1"),
         ("refreshed", 1.5, "at least 0 and at most 1"),
         ("refreshed", float("nan"), "at least 0 and at most 1"),
+        ("effective", -0.1, "at least 0 and at most 1"),
         ("time_step_ps", 0.0, "a positive finite value"),
         ("friction_per_ps", -1.0, "a finite value of at least 0"),
     ],

@@ -111,6 +111,32 @@ def test_by_hand_after_a_simulation(
     assert loss_of(module, batch).item() == pytest.approx(lacking.var(), rel=1e-3)
 
 
+def test_a_system_that_blew_up_keeps_its_label(
+    reference: Reference, batch: Batch, judgement: Judgement
+) -> None:
+    """Also where the network was frozen anew for another one."""
+    torch.manual_seed(0)
+    terms = Losses(force=ForceMatching(1.0), self_consistent=SelfConsistentEnergy())
+    module = CGForceField(NETWORK, losses=terms)
+    module.set_references([reference, reference], ["one", "other"])
+    for system in range(2):
+        module.learn(system, judgement)
+    batch.system = torch.ones_like(batch.system)
+    energy, forces = module.network.energy_and_forces(batch)
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    module.learn(0, judgement)
+    nothing = replace(judgement, tics=judgement.tics[:0], positions=judgement.positions[:0])
+    module.learn(1, nothing)
+    assert module.loss is not None
+    term = module.loss.terms["self_consistent_mse"]
+    fresh = module_of(reference)
+    fresh.learn(0, judgement)
+    expected = loss_of(fresh, batch.clone().update({"system": torch.zeros_like(batch.system)}))
+    assert term(Prediction(energy, forces), batch).item() == pytest.approx(expected.item())
+
+
 def test_the_label_stays_while_the_network_learns_it(
     reference: Reference, batch: Batch, judgement: Judgement
 ) -> None:

@@ -20,6 +20,8 @@ from cgfe.simulation.ladder import TemperatureLadder
 from cgfe.simulation.langevin import MOST_REPLICAS
 from cgfe.simulation.state import ReplicaState, size_limit, thermal_speeds
 from cgfe.training.batches import batch_of
+from cgfe.training.losses.chain_weights import carried, effective_share, resampled
+from cgfe.units import thermal_energy
 
 OPTION = "model.losses.chains"
 
@@ -39,6 +41,9 @@ class ChainConfig:
     refreshed : float
         Share of the chains that begin a move anew, at starts of the reference: 0 to 1. Draws what
         the chains say towards the data, and frees them where they are trapped.
+    effective : float
+        Chains have weights that follow the model as it changes, until their effective share falls
+        below this: then they are drawn anew, each by its weight. 0: all count alike.
     time_step_ps : float
         As in a simulation.
     friction_per_ps : float
@@ -49,6 +54,7 @@ class ChainConfig:
     steps: int = 40
     every: int = 4
     refreshed: float = 0.0
+    effective: float = 0.5
     time_step_ps: float = 0.016
     friction_per_ps: float = 0.2
 
@@ -65,8 +71,9 @@ class ChainConfig:
         for name in ("steps", "every"):
             value = getattr(self, name)
             require(value >= 1, f"{OPTION}.{name}", value, "at least 1")
-        good = 0 <= self.refreshed <= 1
-        require(good, f"{OPTION}.refreshed", self.refreshed, "at least 0 and at most 1")
+        for name in ("refreshed", "effective"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{OPTION}.{name}", value, "at least 0 and at most 1")
         good, value = 0 < self.time_step_ps < math.inf, self.time_step_ps
         require(good, f"{OPTION}.time_step_ps", value, "a positive finite value")
         good, value = 0 <= self.friction_per_ps < math.inf, self.friction_per_ps
@@ -81,6 +88,12 @@ class Chains(nn.Module):
     batches, so that they stay near its equilibrium as long as it changes more slowly than they mix.
     They begin at starts of the reference, each as often as the training density near it has it, and
     after each simulation of a validation at configurations that this has visited.
+
+    How many chains are in a basin changes as slowly as they cross its barriers; the model does not
+    wait. So each has a weight, w ← w exp(−β[U_now − U_then]) at every move, with the energies of
+    where it is by the model now and at the last move: weighted means are without bias whatever the
+    chains cross, but for their number (Jarzynski 1997; Carbone et al., arXiv 2305.19414). Once few
+    count, `ChainConfig.effective`, they are drawn anew by weight.
 
     Each process moves its own share, with random numbers of its own, and then tells the others: in
     all processes the buffers are the same, which distributed training would make them anyway, and a
@@ -108,10 +121,14 @@ class Chains(nn.Module):
         How often they were moved.
     lost : Tensor ()
         Share of the chains that blew up in the last move, and began anew.
+    counting : Tensor ()
+        Effective share of the chains at the last move, of the system with the least, before they
+        are drawn anew.
     """
 
     moves: Tensor
     lost: Tensor
+    counting: Tensor
 
     def __init__(
         self,
@@ -129,6 +146,7 @@ class Chains(nn.Module):
                 f"two for each process, {needed} at least")  # fmt: skip
         self.register_buffer("moves", torch.zeros((), dtype=torch.long))
         self.register_buffer("lost", torch.zeros(()))
+        self.register_buffer("counting", torch.ones(()))
         # Of the starts, not of where a move begins: chains could fly apart move by move.
         self._limits = [
             float(size_limit(torch.from_numpy(ref.starts.positions)).max()) for ref in references
@@ -138,6 +156,8 @@ class Chains(nn.Module):
             room = torch.zeros(config.number, *reference.starts.positions.shape[1:])
             self.register_buffer(f"positions_{system}", room)
             self.register_buffer(f"velocities_{system}", room.clone())
+            self.register_buffer(f"energies_{system}", torch.full((config.number,), torch.nan))
+            self.register_buffer(f"log_weights_{system}", torch.zeros(config.number))
             everyone = torch.ones(config.number, dtype=torch.bool)
             random = self._random(system, process=-1)
             self._begin(system, self.positions(system), self.velocities(system), everyone, random)
@@ -153,6 +173,14 @@ class Chains(nn.Module):
     def own(self, system: int) -> Tensor:
         """Return where this process's chains of a system are (m, N, 3), in Å."""
         return self.positions(system)[self._rows()]
+
+    def weights(self, system: int) -> Tensor:
+        """Return what all chains of a system count (M,); 1 in the mean."""
+        return self.get_buffer(f"log_weights_{system}").exp()
+
+    def own_weights(self, system: int) -> Tensor:
+        """Return what this process's chains of a system count (m,); 1 in the mean of all."""
+        return self.weights(system)[self._rows()]
 
     def energies(self, system: int) -> Tensor:
         """Return the network's energies (m,) of this process's chains, differentiable, kcal/mol."""
@@ -179,6 +207,7 @@ class Chains(nn.Module):
         if (batches + 1) % self.config.every:
             return False
         self.lost.zero_()
+        self.counting.fill_(1.0)
         device = self.moves.device.type
         with torch.autocast(device, enabled=False):  # as they are simulated at validations
             for system in range(len(self._references)):
@@ -199,6 +228,8 @@ class Chains(nn.Module):
         positions, velocities = self.positions(system), self.velocities(system)
         positions.copy_(centred(torch.from_numpy(visited[rows])))
         velocities.copy_(self._thermal(system, number, random))
+        self.get_buffer(f"energies_{system}").fill_(torch.nan)
+        self.get_buffer(f"log_weights_{system}").zero_()
 
     def extra_repr(self) -> str:
         """Describe the settings."""
@@ -207,15 +238,30 @@ class Chains(nn.Module):
     def _move(self, system: int) -> None:
         rows, (rank, processes) = self._rows(), process()
         state = torch.stack([self.positions(system), self.velocities(system)])
-        moved = torch.zeros_like(state)
-        moved[:, rows] = self._moved(system, state[:, rows].float(), rank).to(state)
-        if processes > 1:
-            distributed.all_reduce(moved)  # a sum: of each chain one process has all, others 0
+        moved, told = torch.zeros_like(state), torch.zeros_like(state[:, :, 0, 0])
+        own = self._moved(system, state[:, rows].float(), rank)
+        moved[:, rows], told[:, rows] = own[0].to(state), own[1].to(state)
+        if processes > 1:  # sums: of each chain one process has all, others 0
+            distributed.all_reduce(moved)
+            distributed.all_reduce(told)
+        if self.config.effective > 0:
+            chosen = self._reweighted(system, told[0])
+            moved, told = moved[:, chosen], told[:, chosen]
         self.positions(system).copy_(moved[0])
         self.velocities(system).copy_(moved[1])
+        self.get_buffer(f"energies_{system}").copy_(told[1])
 
-    def _moved(self, system: int, chains: Tensor, rank: int) -> Tensor:
-        """Return positions and velocities (2, m, N, 3) of chains some steps later."""
+    def _moved(self, system: int, chains: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        """Move chains some steps.
+
+        Returns
+        -------
+        Tensor (2, m, N, 3)
+            Their positions and velocities then.
+        Tensor (2, m)
+            What the model's change since the last move was worth, β(U_now − U_then), and their
+            energies after this one, kcal/mol; NaN of chains that began anew.
+        """
         config, beads = self.config, self._references[system].system
         positions, velocities = chains.unbind()
         random, count = self._random(system, rank), len(positions)
@@ -234,12 +280,30 @@ class Chains(nn.Module):
             velocities,
         )
         state.limit = state.limit.clamp(max=self._limits[system])
+        before = self.get_buffer(f"energies_{system}")[self._rows()]
+        work = (state.energy - before) / thermal_energy(beads.temperature_kelvin)
+        work = work.where(~some.to(work.device), torch.nan)
+        strained = state.is_hot()
         state.advance(config.steps)
         state.check()
-        self.lost += state.blown_up.sum() / (config.number * len(self._references))
+        lost = state.blown_up | (strained & state.is_hot())
+        self.lost += lost.sum() / (config.number * len(self._references))
         positions, velocities = centred(state.positions), state.velocities
-        self._begin(system, positions, velocities, state.blown_up, random)
-        return torch.stack([positions, velocities])
+        self._begin(system, positions, velocities, lost, random)
+        told = torch.stack([work, state.energy]).where(~lost, torch.nan)
+        return torch.stack([positions, velocities]), told
+
+    def _reweighted(self, system: int, work: Tensor) -> Tensor:
+        """Carry the weights on; return which chains (M,) to go on with."""
+        weights, least = self.get_buffer(f"log_weights_{system}"), self.config.effective
+        found = carried(weights, work, least)
+        share = effective_share(found)
+        self.counting.clamp_(max=share)
+        if share >= least:
+            weights.copy_(found)
+            return torch.arange(len(found), device=found.device)
+        weights.zero_()
+        return resampled(found, self._random(system, process=-1))
 
     def _begin(
         self,

@@ -37,8 +37,9 @@ class ImpliedFES(LossTerm):
 
         β T [ Σ_i a_i ∂U_i / Σ_i a_i  −  Σ_j c_j ∂U_j / Σ_j c_j ],   T = ½ Σ_b |p_ref − p_model|,
 
-    a = max(0, 1 − p_model/p_ref) for the frames i of the batch, c = max(0, 1 − p_ref/p_model) for
-    the chains j of this process. p_model is a running average of the chains' histograms,
+    a = max(0, 1 − p_model/p_ref) for the frames i of the batch, c = w max(0, 1 − p_ref/p_model) for
+    the chains j of this process, w their weights. p_model is a running average of the chains'
+    weighted histograms,
     h ← h + (now − h) / memory at each move, begun with where they begin, and anew with the
     histogram of each simulation of a validation; p_ref is the density of the training frames, 0
     outside the grid.
@@ -58,10 +59,11 @@ class ImpliedFES(LossTerm):
 
     Notes
     -----
-    With chains alone, reweighted by p_ref / p_model, it would be the gradient of KL exactly, but a
-    chain in a well that the others cannot reach would be drawn down for ever, since the chains'
-    density there does not grow as the well does (tried: after 140 steps at the shipped learning
-    rate chains were at −27 ± 47 kcal/mol, the data at 42 ± 16). Of frames the direction is exact
+    With chains alone, by p_ref / p_model, it would be the gradient of KL exactly, but say nothing
+    of where they never were; and without weights a chain in a well that the others cannot reach
+    would be drawn down for ever, since the chains' density there does not grow as the well does
+    (tried: after 140 steps at the shipped learning rate chains were at −27 ± 47 kcal/mol, the data
+    at 42 ± 16). Of frames the direction is exact
     where the data's mean in a bin is the model's, and else draws to structures of the data; in
     either case it is 0 where p_model = p_ref, and what the model has never visited is drawn down
     too. No configuration has a weight above 1, but where few of a batch are where the model lacks
@@ -133,7 +135,8 @@ class ImpliedFES(LossTerm):
         of_frames = torch.from_numpy(lacking).to(prediction.energy)[batch.surface_bin]
         of_frames = of_frames * self.frame_weights(batch, prediction.energy)
         bins = self._bins(system, self._chains.own(system))
-        of_chains = torch.from_numpy(excess[bins]).to(energies)
+        weights = self._chains.own_weights(system).to(energies)
+        of_chains = torch.from_numpy(excess[bins]).to(energies) * weights
         pull = weighted_mean(prediction.energy, of_frames) - weighted_mean(energies, of_chains)
         # Nothing where one of the two has none to move.
         both = float(of_frames.sum() > 0 and of_chains.sum() > 0)
@@ -156,9 +159,10 @@ class ImpliedFES(LossTerm):
         return self.get_buffer(f"visits_{system}")
 
     def _visited(self, system: int) -> FloatArray:
-        """Return the share (B + 1,) of all chains that are in each bin, the last: outside."""
+        """Return the weighted share (B + 1,) of chains in each bin, the last: outside."""
         bins, shape = self._bins(system, self._chains.positions(system)), self._shape(system)
-        return np.bincount(bins, minlength=shape[0] * shape[1] + 1) / len(bins)
+        weights = self._chains.weights(system).double().cpu().numpy()
+        return np.bincount(bins, weights, minlength=shape[0] * shape[1] + 1) / weights.sum()
 
     def _shape(self, system: int) -> tuple[int, int]:
         return self._setting.references[system].projection.grid.shape

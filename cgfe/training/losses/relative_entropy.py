@@ -17,11 +17,12 @@ class RelativeEntropy(LossTerm):
     With p_model ∝ exp(−βU) the gradient is β(⟨∂U⟩_data − ⟨∂U⟩_model) (Shell 2008, doi
     10.1063/1.2992060), that of
 
-        β [ Σ_i a_i U(R_i) / Σ_i a_i  −  1/M Σ_j U(R_j) ],
+        β [ Σ_i a_i U(R_i) / Σ_i a_i  −  1/M Σ_j w_j U(R_j) ],
 
     with the frames i of the batch and the M chains j of this process (`model.losses.chains`), which
-    move along with the model. As a value it is no entropy, but a difference of mean energies of the
-    network, logged as `relative_entropy_gap`: 0 for a perfect model, and not for it alone.
+    move along with the model, and their weights w, of mean 1 over all processes. As a value it is
+    no entropy, but a difference of mean energies of the network, logged as `relative_entropy_gap`:
+    0 for a perfect model, and not for it alone.
 
     Parameters
     ----------
@@ -33,10 +34,10 @@ class RelativeEntropy(LossTerm):
     Notes
     -----
     ⟨∂U⟩_data is without bias over the batch (`weighted`: but for what normalising its weights
-    brings). ⟨∂U⟩_model is of chains that lag behind: it is without
-    bias as far as they are at the equilibrium of the model as it is now, which they come to by
-    mixing faster than the model changes, and not across barriers that they do not cross; shares of
-    basins are then those of the last validation's simulation, or of the starts. Chains that are
+    brings). ⟨∂U⟩_model is of chains that lag behind: it is without bias as far as their weights
+    tell how the model has changed, which is right for many chains and small changes, or as far as
+    they mix faster than it changes; where neither is, shares of basins are those of the last
+    validation's simulation, or of the starts. Between two moves weights stand. Chains that are
     refreshed draw it towards the data, as contrastive divergence does.
     """
 
@@ -54,7 +55,9 @@ class RelativeEntropy(LossTerm):
         """Return the difference of mean energies in kT."""
         system = int(batch.system[0])
         data = weighted_mean(prediction.energy, self.frame_weights(batch, prediction.energy))
-        assert self._setting.chains is not None
-        model = self._setting.chains.energies(system).mean()
+        chains = self._setting.chains
+        assert chains is not None
+        energies = chains.energies(system)
+        model = (chains.own_weights(system).to(energies) * energies).mean()
         kt = thermal_energy(self._setting.references[system].system.temperature_kelvin)
         return (data - model) / kt

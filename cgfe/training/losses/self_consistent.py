@@ -4,7 +4,7 @@ import copy
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from cgfe.analysis.free_energy import free_energy_difference
@@ -89,7 +89,10 @@ class SelfConsistentEnergy(LossTerm):
     def attach(self, setting: Setting) -> None:
         """Make room for a frozen network, and for the correction of each system."""
         self._references = list(setting.references)
-        self.frozen = copy.deepcopy(setting.network).requires_grad_(False)
+        # Of each system, since one may be simulated where the replicas of another all blow up.
+        self.frozen = nn.ModuleList(
+            copy.deepcopy(setting.network).requires_grad_(False) for _ in self._references
+        )
         self.register_buffer("rounds", torch.zeros(len(self._references), dtype=torch.long))
         for system, reference in enumerate(self._references):
             bins = reference.projection.grid.shape
@@ -107,9 +110,9 @@ class SelfConsistentEnergy(LossTerm):
         cut = difference.clip(-self.cutoff_kt, self.cutoff_kt) * self.damping * kt
         correction = self._correction(system)
         correction[:-1] = torch.from_numpy(cut.ravel()).to(correction)  # the last: outside
-        self.frozen.load_state_dict(network.state_dict())
+        self.frozen[system].load_state_dict(network.state_dict())
         self.rounds[system] += 1
-        self._fast.clear()
+        self._fast.pop(system, None)
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the mean squared error; 0 before the first simulation."""
@@ -135,7 +138,7 @@ class SelfConsistentEnergy(LossTerm):
         if system not in self._fast:  # a resumed fit has the network alone
             reference = self._references[system]
             with torch.inference_mode(False):  # of tensors made in that mode, autograd keeps none
-                network = copy.deepcopy(self.frozen).float()  # of a fit in float64 too
+                network = copy.deepcopy(self.frozen[system]).float()  # of a fit in float64 too
                 potential = reference.potential(network).to(batch.pos.device)
                 starts = torch.from_numpy(reference.starts.positions)
                 self._fast[system] = accelerated(potential, starts)

@@ -115,7 +115,7 @@ class WeightedLoss(nn.Module):
         dict of scalars
             `loss`, and each term under its log name: unweighted, detached, and there also at weight
             0, unless there is no reference for it; what terms tell beside their value; and
-            `chains_blown_up`, if there are chains.
+            `chains_blown_up` and `chains_effective`, if there are chains.
 
         Raises
         ------
@@ -141,6 +141,7 @@ class WeightedLoss(nn.Module):
             found |= {term.log_name: value.detach()} | term.figures()
         if self.chains is not None:
             found["chains_blown_up"] = self.chains.lost.clone()
+            found["chains_effective"] = self.chains.counting.clone()
         # Without any part a loss is not known, which is no 0 that a best checkpoint may have.
         return ({"loss": torch.stack(parts).sum()} if parts else {}) | found
 
