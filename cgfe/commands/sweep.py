@@ -38,16 +38,20 @@ def run(words: Sequence[str]) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} is {value}, expected 1 or more.")
+    from cgfe.experiment.first_point import check_first_point
     from cgfe.experiment.runner import RESULTS, run_sweep
-    from cgfe.experiment.study import SweepStudy
+    from cgfe.experiment.study import DATABASE, SweepStudy, readable
     from cgfe.experiment.sweep_file import SweepFile
 
     sweep = SweepFile.load(options.file)
     folder = Path(options.folder or Path("runs") / f"sweep-{sweep.name}")
+    if not (folder / DATABASE).exists():
+        check_first_point(sweep)
     study = SweepStudy(sweep, folder, options.count, options.seed)
-    if options.retry_failed:
-        print(f"failed runs queued again: {study.retry_failed()}")
-    failed = run_sweep(study, options.jobs)
+    with readable(folder):
+        if options.retry_failed:
+            print(f"failed runs queued again: {study.retry_failed()}")
+        failed = run_sweep(study, options.jobs)
     print(f"results: {folder / RESULTS}")
     if failed:
         raise InputError(

@@ -16,8 +16,11 @@ KEPT = "configs.json"
 
 def config_files(words: Sequence[str]) -> Iterator[Path]:
     """Yield the config files that the words of a command line name, in their order."""
+    options = ["--config"]
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        for name in ("--config", "-c"):
+        if word == "fit":  # an interpreter has a -c of another kind
+            options.append("-c")
+        for name in options:
             if word == name:
                 yield Path(following)
             elif word.startswith(f"{name}="):

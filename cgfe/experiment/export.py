@@ -21,6 +21,7 @@ from cgfe.errors import InputError
 from cgfe.experiment.figures import Setting
 from cgfe.experiment.results import text_of
 from cgfe.experiment.runs import RESULTS, SWEEP_COPY, SweepRuns, read_runs
+from cgfe.experiment.study import same_sweep
 from cgfe.experiment.sweep_file import SweepFile
 from cgfe.experiment.sweep_report import SweepReport, write_sweep_report
 from cgfe.files import replacing
@@ -96,7 +97,8 @@ def _check(folder: Path, target: Path) -> None:
     if not target.is_dir() or not any(target.iterdir()):
         return
     copy = target / SWEEP_COPY
-    if not copy.is_file() or copy.read_bytes() != (folder / SWEEP_COPY).read_bytes():
+    own = (folder / SWEEP_COPY).read_text(encoding="utf-8")
+    if not copy.is_file() or not same_sweep(copy, own):
         raise InputError(
             f"--export: {target} holds something else than an export of {folder}; expected a new "
             "folder."

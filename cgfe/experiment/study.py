@@ -7,6 +7,7 @@ its free lock, on any machine that shares the folder.
 
 import fcntl
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from cgfe.errors import InputError
-from cgfe.experiment.config_files import keep_configs
+from cgfe.experiment.config_files import KEPT, keep_configs
 from cgfe.experiment.sweep_file import EarlyTermination, Point, SweepFile
 from cgfe.files import make_folder, replacing
 
@@ -37,7 +39,8 @@ ERROR = "error"
 INSTEAD_OF = "instead_of"
 """Attributes of trials: the run's folder, why it failed, the trial that it goes on from."""
 PATIENCE_SECONDS = 120
-"""That a process waits for the database while others write."""
+"""That a process waits for the database, or the study, while others write."""
+POLL_SECONDS = 0.05
 
 
 @dataclass
@@ -96,8 +99,8 @@ class SweepStudy:
     Raises
     ------
     InputError
-        If the folder holds another sweep or one of other configs, or nothing says how many runs
-        there shall be.
+        If the folder holds another sweep, one of other configs or something else, another program
+        holds the study, or nothing says how many runs there shall be.
     """
 
     def __init__(self, sweep: SweepFile, folder: Path, count: int | None, seed: int) -> None:
@@ -116,9 +119,11 @@ class SweepStudy:
                 "the file."
             )
         make_folder(folder)
-        with self._alone():
-            self._keep_copy()
+        _check_folder(folder)
+        with readable(folder), self._alone():
+            self._check_copy()
             keep_configs(folder, sweep.config_files())
+            self._keep_copy()
             self.study = optuna.create_study(
                 study_name=sweep.name,
                 storage=optuna.storages.RDBStorage(
@@ -221,21 +226,87 @@ class SweepStudy:
     def _alone(self) -> Iterator[None]:
         """Let only one process change the study at a time."""
         with open(self.folder / LOCK, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            last = time.monotonic() + PATIENCE_SECONDS
+            while not _is_taken(file):
+                if time.monotonic() > last:
+                    raise InputError(
+                        f"{self.folder / LOCK}: another program has held the study for "
+                        f"{PATIENCE_SECONDS} s; end it, or choose another --folder."
+                    )
+                time.sleep(POLL_SECONDS)
             yield
+
+    def _check_copy(self) -> None:
+        copy = self.folder / COPY
+        if copy.exists() and not same_sweep(copy, self.sweep.text):
+            raise InputError(
+                f"{self.folder} holds a sweep of another file ({copy}); choose another --folder."
+            )
 
     def _keep_copy(self) -> None:
         copy = self.folder / COPY
-        if copy.exists():
-            before = yaml.safe_load(copy.read_text(encoding="utf-8"))
-            if before != yaml.safe_load(self.sweep.text):  # comments may change
-                raise InputError(
-                    f"{self.folder} holds a sweep of another file ({copy}); choose another "
-                    "--folder."
-                )
-            return
-        with replacing(copy) as temporary:
-            temporary.write_text(self.sweep.text, encoding="utf-8")
+        if not copy.exists():
+            with replacing(copy) as temporary:
+                temporary.write_text(self.sweep.text, encoding="utf-8")
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Say in one sentence that a study in a folder cannot be read or written.
+
+    Raises
+    ------
+    InputError
+        If another program holds its file, or it is no study.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason: BaseException = error.__cause__ or error
+        reason = getattr(reason, "orig", None) or reason
+        raise InputError(
+            f"{folder / DATABASE}: cannot be used ({reason}); expected the study of this sweep, "
+            "which no other program holds."
+        ) from None
+
+
+def same_sweep(copy: Path, text: str) -> bool:
+    """Return whether a sweep file says the same as a text; comments may differ.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        before = yaml.safe_load(copy.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{copy}: cannot be read ({reason}).") from None
+    return bool(before == yaml.safe_load(text))
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a sweep, before anything is written."""
+    if (folder / COPY).exists() and (folder / DATABASE).exists():
+        return
+    # A sweep that was ended before its study was made leaves these.
+    begun = {COPY, DATABASE, KEPT, LOCK}
+    others = [path for path in folder.iterdir() if path.name not in begun and path.name[0] != "."]
+    if others:
+        raise InputError(
+            f"{folder} holds something else than a sweep's study ({others[0].name}); choose "
+            "another --folder."
+        )
+
+
+def _is_taken(file: IO[str]) -> bool:
+    """Take a file's lock, unless somebody holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def clear_unless_resumable(run_dir: Path) -> Path | None:
@@ -255,9 +326,7 @@ def _lock(run_dir: Path) -> IO[str] | None:
     """Return the file of a run's lock, or None if somebody holds it."""
     make_folder(run_dir)
     file = open(run_dir / LOCK, "w")  # noqa: SIM115 (held as long as the run)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _is_taken(file):
         file.close()
         return None
     return file

@@ -167,6 +167,8 @@ def _parsed(path: Path, text: str, content: Mapping[str, Any]) -> SweepFile:
         raise InputError(f"run_cap is {run_cap!r}, expected a positive number of runs.")
     space: dict[str, BaseDistribution] = {}
     fixed: Point = {}
+    if not content["parameters"]:
+        raise InputError("parameters is empty, expected one at least.")
     for name, settings in _flat(content["parameters"]):
         found = _distribution(name, settings)
         if isinstance(found, BaseDistribution):

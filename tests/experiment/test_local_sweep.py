@@ -1,8 +1,10 @@
 """Local sweeps: every point once, whatever fails, is killed, or runs beside."""
 
 import csv
+import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +19,8 @@ from optuna.trial import TrialState
 from cgfe.cli import main
 from cgfe.errors import InputError
 from cgfe.experiment import runner
+from cgfe.experiment import study as study_file
+from cgfe.experiment.first_point import check_first_point
 from cgfe.experiment.runner import run_sweep
 from cgfe.experiment.study import SweepStudy
 from cgfe.experiment.sweep_file import SweepFile
@@ -148,9 +152,8 @@ def test_the_terms_sweep_has_every_file_and_each_is_read(
     monkeypatch.chdir(ROOT)
     sweep = SweepFile.load("sweeps/energy_terms.yaml")
     points = [point for point in sweep.grid() if point["seed_everything"] == 3]
-    assert sorted(point["config"] for point in points) == sorted(
-        map(str, Path("configs/terms").glob("*.yaml"))
-    )
+    files = {str(path) for path in Path("configs/terms").glob("*.yaml")}
+    assert {point["config"] for point in points} == files - {"configs/terms/paper.yaml"}
     seen = []
     for point in points:
         words = sweep.arguments(point, ["--print_config"])
@@ -158,14 +161,19 @@ def test_the_terms_sweep_has_every_file_and_each_is_read(
             main(words[words.index("fit") :])
         config = yaml.safe_load(capsys.readouterr().out)
         given = yaml.safe_load(Path(point["config"]).read_text())["model"]["losses"]
-        for name, settings in given.items():
-            assert config["model"]["losses"][name].items() >= settings.items()
+        assert _holds(config["model"]["losses"], given)
         assert config["model"]["loss"] is None
         assert config["seed_everything"] == 3
         assert config["free_energy"]["final"]["steps"] == 400000
         assert config["free_energy"]["every_n_epochs"] <= config["trainer"]["max_epochs"]
         seen.append(frozenset(given))
     assert len({*seen}) == len(points)
+
+
+def _holds(found: Any, given: Any) -> bool:
+    if not isinstance(given, dict):
+        return bool(found == given)
+    return all(_holds(found[name], value) for name, value in given.items())
 
 
 def test_every_kind_of_parameter(tmp_path: Path) -> None:
@@ -190,6 +198,7 @@ def test_every_kind_of_parameter(tmp_path: Path) -> None:
         ({"method": "luck"}, "method is 'luck'"),
         ({"metric": {"name": "score", "goal": "less"}}, "metric.goal is 'less'"),
         ({"x": {"values": []}}, "parameters.x.values"),
+        ({"parameters": {}}, "parameters is empty"),
         ({"x": {"min": 0.0, "max": 1.0}}, "parameters.x has a range, but method is grid"),
         ({"x": {"min": 1, "max": "many"}}, "parameters.x.max is 'many'"),
         ({"x": {"distribution": "beta", "min": 0, "max": 1}}, "distribution is 'beta'"),
@@ -209,6 +218,103 @@ def test_bad_files(
     assert error.startswith("cgfe: error:")
     assert error.count("\n") == 1
     assert said in error
+
+
+FIT = ["${interpreter}", "-m", "cgfe", "fit", "--config", "base.yaml", "${args}"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "parameters", "said"),
+    [
+        ("final/scor", {}, "metric.name is final/scor, expected final/ and one of js, "),
+        ("js", {}, "metric.name is js, expected one of train/..., "),
+        ("validation/forc_mse", {}, "metric.name is validation/forc_mse, expected validation/ and"),
+        ("final/helix/js", {}, "metric.name is final/helix/js, but data.frames is chignolin"),
+        ("final/js", {"model.loss.energy_wieght": 0.1}, "energy_wieght"),
+        ("final/js", {"free_energy.final": None}, "metric.name is final/js, expected one of"),
+        ("final/js", {"config": "none.yaml"}, "none.yaml"),
+    ],
+)
+def test_a_wrong_parameter_or_metric_is_told_before_anything_runs(
+    metric: str,
+    parameters: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "base.yaml").write_text("free_energy: {final: {replicas: 6}}\n")
+    given = {"seed_everything": {"values": [0, 1]}, "data.frames": {"value": "chignolin"}}
+    given |= {name: {"value": value} for name, value in parameters.items()}
+    path = sweep_of(tmp_path, metric={"name": metric}, parameters=given, command=FIT)
+    assert main(["sweep", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_good_first_point_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "base.yaml").write_text("free_energy: {final: {replicas: 6}}\n")
+    given = {"seed_everything": {"values": [0, 1]}, "data.frames": {"value": "chignolin"}}
+    for metric in ("final/chignolin/js", "free_energy/js_rmsd", "validation/force_mse"):
+        path = sweep_of(tmp_path, metric={"name": metric}, parameters=given, command=FIT)
+        check_first_point(SweepFile.load(path))
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A results folder has a sweep.yaml too, but no study."""
+    path = sweep_of(tmp_path)
+    for name, kept in (("notes", "run-0000/notes.txt"), ("results", "run-0000/free_energy.json")):
+        folder = tmp_path / name
+        (folder / "run-0000").mkdir(parents=True)
+        (folder / kept).write_text("mine")
+        if name == "results":
+            (folder / "sweep.yaml").write_text(path.read_text())
+        before = sorted(folder.rglob("*"))
+        assert main(["sweep", str(path), "--folder", str(folder)]) == 2
+        assert "holds something else than a sweep's study (run-0000)" in capsys.readouterr().err
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_a_refused_config_leaves_the_folder_free(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, command=["true", "--config", "bsae.yaml", "${args}"])
+    assert main(["sweep", str(path)]) == 2
+    sweep_of(tmp_path)
+    assert main(["sweep", str(path)]) == 0
+    assert len(begun(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("broken", ["study.db", "sweep.yaml", "held", "locked"])
+def test_a_study_that_cannot_be_used_is_one_sentence(
+    broken: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study_file, "PATIENCE_SECONDS", 0.2)
+    path, folder = sweep_of(tmp_path), tmp_path / "runs" / "sweep-quick"
+    assert main(["sweep", str(path)]) == 0
+    capsys.readouterr()
+    kept = results(tmp_path)
+    if broken == "held":
+        holder = sqlite3.connect(folder / "study.db", isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+    elif broken == "locked":
+        lock = open(folder / "lock", "w")  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    else:
+        (folder / broken).write_text("{ nothing of the kind " * 100)
+    assert main(["sweep", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    where = folder.relative_to(tmp_path) / ("study.db" if broken == "held" else broken)
+    assert str(where).replace("locked", "lock") in error
+    assert results(tmp_path) == kept
 
 
 def test_two_config_files_of_one_name_are_refused(
@@ -280,7 +386,7 @@ def test_a_changed_config_file_is_told(
     assert main(["sweep", str(path)]) == 2
     assert "other.yaml, which the sweep's runs read, cannot be read" in capsys.readouterr().err
     other.write_text("d: 4\n")
-    sweep, folder = SweepFile.load(path), tmp_path / "runs"
+    sweep, folder = SweepFile.load(path), tmp_path / "runs" / "other"
     SweepStudy(sweep, folder, None, 0)
     base.write_text("b: {c: 2e-5}\na: 1\n")
     path.write_text(f"# again\n{path.read_text()}")

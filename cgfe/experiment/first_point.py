@@ -1,0 +1,88 @@
+"""Trying a sweep's first point before any is run: its parameters, and the metric's name."""
+
+import subprocess
+from typing import Any
+
+import yaml
+
+from cgfe.errors import InputError
+from cgfe.experiment.sweep_file import SweepFile
+from cgfe.simulation.structure import ERRORS
+from cgfe.training import losses
+from cgfe.training.judging import COST, METRICS
+from cgfe.training.losses.term import LossTerm
+
+SECONDS = 120.0
+
+
+def check_first_point(sweep: SweepFile) -> None:
+    """Check that `cgfe fit` takes the parameters of a sweep and logs its metric.
+
+    Of a sweep that runs another program nothing is known. Values that are wrong at other points
+    alone are told by the runs.
+
+    Raises
+    ------
+    InputError
+        In the command's own words, or naming the metric.
+    """
+    points = sweep.grid() if sweep.method == "grid" else []
+    words = sweep.arguments(points[0] if points else _lowest(sweep), ["--print_config"])
+    if "fit" not in words or "cgfe" not in (*words[: words.index("fit")], sweep.program):
+        return
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"{sweep.path}: the command cannot be run ({error}).") from None
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise InputError(f"{sweep.path}: {said.removeprefix('cgfe: error: ')}")
+    _check_metric(sweep, yaml.safe_load(done.stdout))
+
+
+def _lowest(sweep: SweepFile) -> dict[str, Any]:
+    return {
+        name: getattr(space, "low", None) if hasattr(space, "low") else space.choices[0]  # type: ignore[attr-defined]
+        for name, space in sweep.space.items()
+    }
+
+
+def _check_metric(sweep: SweepFile, config: dict[str, Any]) -> None:
+    """Check the metric's name against what a fit with this config logs."""
+    stage, _, key = sweep.metric.rpartition("/")
+    stage, _, system = stage.partition("/")
+    settings = config["free_energy"]
+    known: dict[str, tuple[str, ...]] = {
+        "train": _of_losses(),
+        "validation": (*_of_losses(), "mean_force_mse", "mean_force_mse_prior"),
+    }
+    if settings["every_n_epochs"] > 0:
+        known["free_energy"] = (*METRICS, *ERRORS, *(name.rpartition("/")[2] for name in COST))
+        if settings["final"] is not None:
+            known["final"] = (*METRICS, *ERRORS)
+    own = bool((config["model"].get("losses") or {}).get("own")) and stage in (
+        "train",
+        "validation",
+    )
+    if stage not in known:
+        listed = ", ".join(f"{name}/..." for name in known)
+        raise InputError(f"{sweep.path}: metric.name is {sweep.metric}, expected one of {listed}.")
+    if key not in known[stage] and not own:
+        raise InputError(
+            f"{sweep.path}: metric.name is {sweep.metric}, expected {stage}/ and one of "
+            f"{', '.join(known[stage])}."
+        )
+    names = [str(name) for name in _listed(config["data"]["frames"])]
+    if system and not any(system == name or system in name for name in names):
+        raise InputError(
+            f"{sweep.path}: metric.name is {sweep.metric}, but data.frames is {', '.join(names)}."
+        )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _of_losses() -> tuple[str, ...]:
+    terms = [x for x in vars(losses).values() if isinstance(x, type) and issubclass(x, LossTerm)]
+    return ("loss", *sorted({term.log_name for term in terms if term.log_name}))
