@@ -68,6 +68,8 @@ def write_sweep_report(
     results = gather(runs, metric, parameter, where)
     base = choose_baseline(results, baseline)
     found = decide_results(results, base)
+    if baseline is not None and not found.comparisons:  # statistics were asked for
+        raise InputError(f"--baseline is {baseline}: {found.headline}")
     row = results.settings.index(base)
     trapping = compare_figures(results.trapping, LABELS, row)
     further = compare_figures(results.further, further_labels(results.further), row)

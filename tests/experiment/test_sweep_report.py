@@ -523,6 +523,10 @@ def no_results(folder: Path) -> None:
     (folder / "results.csv").unlink()
 
 
+def one_seed(folder: Path) -> None:
+    write_sweep(folder, seeds=1)
+
+
 def only_seeds(folder: Path) -> None:
     write_sweep(folder, weights=(0.0,))
 
@@ -550,6 +554,11 @@ def other_table(folder: Path) -> None:
         ),
         (write_sweep, "--parameter seed_everything", "expected model.loss.energy_weight"),
         (write_sweep, "--baseline 0.3", "--baseline is 0.3; expected a setting of model.loss"),
+        (
+            one_seed,
+            "--baseline 0",
+            "--baseline is 0: Nothing can be told in JS: no setting has more",
+        ),
         (write_sweep, "--where lr", "--where is 'lr', expected NAME=VALUE"),
         (write_sweep, "--where lr=1", "no finished run has lr 1"),
         (write_sweep, f"--where {WEIGHT}=3", "energy_weight 3; expected one of 0, 0.5, 1"),
