@@ -58,9 +58,19 @@ class Swept:
 def swept(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
     """The sweep file as it stands; only sizes and data come with the points handed out."""
     folder = tmp_path_factory.mktemp("sweep")
-    for name in ("configs", "sweeps"):
-        shutil.copytree(ROOT / name, folder / name)
-    sizes = {
+    sizes = _sizes(folder, tiny_file)
+
+    def choose(points: list[Point]) -> list[Point]:
+        return [
+            point | sizes for point in points if any(c.items() <= point.items() for c in CHOSEN)
+        ]
+
+    with SweepServer(choose, SECONDS) as server:
+        yield Swept(folder, server, _by_agent(SWEEP, folder, server))
+
+
+def _sizes(folder: Path, tiny_file: Path) -> Point:
+    return {
         "data.frames": str(tiny_file),
         "data.cache_dir": str(folder / "cache"),
         "data.block_ps": 100.0,
@@ -77,16 +87,14 @@ def swept(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "free_energy.final.steps": 200,
     }
 
-    def choose(points: list[Point]) -> list[Point]:
-        return [
-            point | sizes for point in points if any(c.items() <= point.items() for c in CHOSEN)
-        ]
 
-    with SweepServer(choose, SECONDS) as server:
-        environment = _environment(server.url, folder)
-        _wandb(["sweep", str(SWEEP)], folder, environment)
-        output = _wandb(["agent", f"{ENTITY}/cgfe/{SWEEP_ID}"], folder, environment)
-        yield Swept(folder, server, output)
+def _by_agent(sweep: Path, folder: Path, server: SweepServer) -> str:
+    """Run a sweep file by W&B's own commands; return what the agent said."""
+    for name in ("configs", "sweeps"):
+        shutil.copytree(ROOT / name, folder / name)
+    environment = _environment(server.url, folder)
+    _wandb(["sweep", str(sweep)], folder, environment)
+    return _wandb(["agent", f"{ENTITY}/cgfe/{SWEEP_ID}"], folder, environment)
 
 
 def _environment(url: str, folder: Path) -> dict[str, str]:
@@ -227,3 +235,34 @@ def test_wandb_keeps_the_best_checkpoint_and_calls_no_other_best(swept: Swept) -
         artifacts: list[Any] = OfflineRun.read(swept.offline(run_id)).artifacts
         called_best = [a for a in artifacts if a.type == "model" and "best" in a.aliases]
         assert [[file.digest for file in a.manifest.contents] for a in called_best] == [[digest]]
+
+
+@pytest.mark.parametrize("name", ["energy_weight_free", "bayes"])
+def test_the_agent_drives_the_other_files(name: str, tiny_file: Path, tmp_path: Path) -> None:
+    """Of the search, which has ranges and early termination, the first run is ended early."""
+    sizes, ended = _sizes(tmp_path, tiny_file), ("run0",) if name == "bayes" else ()
+
+    def choose(points: list[Point]) -> list[Point]:
+        return [points[0] | sizes, points[-1] | sizes][: 1 + len(ended)]
+
+    with SweepServer(choose, SECONDS, ended) as server:
+        output = _by_agent(Path(f"sweeps/{name}.yaml"), tmp_path, server)
+    swept = Swept(tmp_path, server, output)
+    given = yaml.safe_load((ROOT / f"sweeps/{name}.yaml").read_text())
+    for key, settings in given.pop("parameters").items():  # W&B names the distribution of ranges
+        assert server.config["parameters"][key].items() >= settings.items()
+    assert server.config.items() >= given.items()
+    assert len(server.handed_out) == 1 + len(ended), output
+    for run_id, point in server.handed_out.items():
+        report = swept.run_dir(run_id) / "report.html"
+        assert report.is_file() == (run_id not in ended), output
+        if run_id in ended:
+            continue
+        config = yaml.safe_load((swept.run_dir(run_id) / "config.yaml").read_text())
+        assert config["model"]["loss"]["energy_weight"] == point["model.loss.energy_weight"]
+        assert config["model"]["loss"]["force_weight"] == 1.0
+        metric = server.config["metric"]["name"]
+        run = OfflineRun.read(swept.offline(run_id))
+        assert run.sweep_id == SWEEP_ID
+        assert run.values(metric) == pytest.approx(_logged(swept.run_dir(run_id), metric))
+        assert len(run.values(metric)) == 1

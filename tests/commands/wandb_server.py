@@ -31,6 +31,8 @@ class SweepServer:
         Gets all points of the grid, returns those to run, each a dict of option and value.
     seconds : float
         After this time agents are told to kill their run and exit.
+    ended_early : tuple of str
+        Runs that agents are told to stop once they are at work, as early termination does.
 
     Attributes
     ----------
@@ -42,11 +44,16 @@ class SweepServer:
         Operations that it has no answer to.
     """
 
-    def __init__(self, choose: Callable[[list[Point]], list[Point]], seconds: float) -> None:
+    def __init__(
+        self,
+        choose: Callable[[list[Point]], list[Point]],
+        seconds: float,
+        ended_early: tuple[str, ...] = (),
+    ) -> None:
         self.config: dict[str, Any] = {}
         self.handed_out: dict[str, Point] = {}
         self.unanswered: list[str] = []
-        self._choose = choose
+        self._choose, self._ended_early = choose, ended_early
         self._waiting: list[Point] = []
         self._deadline = time.monotonic() + seconds
         self._lock = Lock()
@@ -86,7 +93,7 @@ class SweepServer:
         if time.monotonic() > self._deadline:
             return [{"type": "exit"}]
         if running:
-            return []
+            return [{"type": "stop", "run_id": r} for r in running if r in self._ended_early]
         if not self._waiting:
             return [{"type": "exit"}]
         run_id, point = f"run{len(self.handed_out)}", self._waiting.pop(0)
@@ -125,10 +132,16 @@ class SweepServer:
 
 
 def grid(config: dict[str, Any]) -> list[Point]:
-    """Return all points of a grid sweep."""
+    """Return all points of a grid sweep; ranges are there with their lowest value alone."""
     parameters = config["parameters"]
-    choices = itertools.product(*(parameters[name]["values"] for name in parameters))
+    choices = itertools.product(*map(_choices, parameters.values()))
     return [dict(zip(parameters, choice, strict=True)) for choice in choices]
+
+
+def _choices(settings: dict[str, Any]) -> list[Any]:
+    if "values" in settings:
+        return list(settings["values"])
+    return [settings["value"] if "value" in settings else settings["min"]]
 
 
 @dataclass
