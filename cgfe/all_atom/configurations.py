@@ -1,7 +1,7 @@
 """Configurations for mean forces: frames of runs that are spread over TIC space, or given ones."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +130,20 @@ class _Source:
         self.owner = np.repeat(np.arange(len(self.beads)), [len(part) for part in self.beads])
         """Trajectory (F,) of each kept frame."""
 
-    def bins(self) -> NDArray[np.int64]:
-        """Return the bin (F,) of every frame on the grid of the first two TICs."""
+    def bins(self, others: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return bins on the grid of the first two TICs, of every frame and of others (C, N, 3).
+
+        Returns
+        -------
+        int array (F,)
+        int array (C,)
+            -1 outside of the grid.
+        """
         lag = max(1, round(DEFAULT_LAG_PS / self.interval)) * self.interval
         tica = TICAProjection.fit(self.beads, self.interval, lag)
         tics = tica.project(np.concatenate(self.beads))
-        return TICGrid.from_samples(tics).bin_index(tics)
+        grid = TICGrid.from_samples(tics)
+        return grid.bin_index(tics), grid.bin_index(tica.project(others))
 
     def all_atoms(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return all-atom positions (C, A, 3) of rows, ascending, among the kept frames."""
@@ -155,7 +163,8 @@ class _Source:
 def _of_runs(
     settings: MeanForces, seed: int, source: _Source, parts: Mapping[str, NDArray[np.int32]]
 ) -> Configurations:
-    chosen = _by_part(settings, seed, source.owner, parts, source.bins())
+    bins, _ = source.bins(source.beads[0][:0])
+    chosen = _by_part(settings, seed, source.owner, parts, spread_in(bins, settings.thin_share))
     positions = source.all_atoms(chosen.rows)
     owner = source.owner[chosen.rows].astype(np.int32)
     return Configurations(
@@ -172,19 +181,51 @@ def _of_runs(
     )
 
 
+Choose = Callable[[NDArray[np.int64], int, int], Choice]
+"""Chooses among frames with these numbers so many, by a seed; `rows` count within them."""
+
+
+def spread_in(bins: NDArray[np.int64], thin_share: float) -> Choose:
+    """Return what chooses frames spread over their bins, see `spread_choice`."""
+    return lambda own, count, seed: spread_choice(bins[own], count, thin_share, seed)
+
+
+def least_visited(visits: NDArray[np.integer], thin_share: float) -> Choose:
+    """Return what takes a share of the choice where the fewest frames of the runs are.
+
+    Parameters
+    ----------
+    visits : int array (C,)
+        The runs' frames in the bin of each configuration.
+    thin_share : float
+        The others are drawn at random.
+    """
+
+    def choose(own: NDArray[np.int64], count: int, seed: int) -> Choice:
+        at_random = spread_choice(np.zeros(len(own), dtype=np.int64), count, 0.0, seed)
+        random = np.random.default_rng(seed)
+        order = random.permutation(len(own))
+        thin = order[np.argsort(visits[own][order], kind="stable")][: round(thin_share * count)]
+        others = random.permutation(np.setdiff1d(at_random.rows, thin))[: count - len(thin)]
+        rows = np.union1d(thin, others)
+        return Choice(rows, np.ones(len(rows)))
+
+    return choose
+
+
 def _by_part(
     settings: MeanForces,
     seed: int,
     owner: NDArray[np.integer],
     parts: Mapping[str, NDArray[np.integer]],
-    bins: NDArray[np.int64],
+    choose: Choose,
 ) -> Choice:
-    """Choose in each part by itself; frames of a bin are alike."""
+    """Choose in each part by itself."""
     rows, weights = [], []
     for number, (part, count) in enumerate(zip(PARTS, settings.configurations, strict=True)):
         if count:
             own = np.flatnonzero(np.isin(owner, parts[part]))
-            choice = spread_choice(bins[own], count, settings.thin_share, seed + number)
+            choice = choose(own, count, seed + number)
             rows.append(own[choice.rows])
             weights.append(choice.weights)
     every = np.concatenate(rows)
@@ -205,10 +246,11 @@ def _steered(settings: MeanForces, config: SamplerConfig, source: _Source) -> Co
     held_out = {"validation": frames.validation_trajectories, "test": frames.test_trajectories}
     every = np.unique(frames.trajectory_index)
     training = np.setdiff1d(every, np.concatenate(list(held_out.values())))
-    at_random = replace(settings, thin_share=0.0)
-    one_bin = np.zeros(len(frames), dtype=np.int64)
     parts = {"training": training, **held_out}
-    chosen = _by_part(at_random, config.seed, frames.trajectory_index, parts, one_bin).rows
+    visited, bins = source.bins(frames.positions)
+    visits = np.where(bins < 0, 0, np.bincount(visited, minlength=bins.max() + 1)[bins])
+    choose = least_visited(visits, settings.thin_share)
+    chosen = _by_part(settings, config.seed, frames.trajectory_index, parts, choose).rows
     candidates = np.arange(len(beads))[:: -(-len(beads) // MOST_NEAREST)]
     targets = np.asarray(frames.positions[chosen], dtype=np.float64)
     nearest, turned = nearest_frames(targets, beads[candidates])

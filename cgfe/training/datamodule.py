@@ -80,9 +80,10 @@ class CGFramesDataModule(L.LightningDataModule):
     cache_dir : str, optional
         Where fitted references are kept; by default the user's cache folder.
     mean_forces : str or list of str, optional
-        Files of mean forces (`cgfe reference` with mean_forces), one for each system or fewer; by
-        default those that come with an embedded set. What they hold out is compared with at each
-        validation and test (`mean_force_mse`).
+        Files of mean forces (`cgfe reference` with mean_forces), or names of embedded sets; by
+        default those that come with an embedded set. Several of one system count as one: further
+        configurations, of a model itself say, stand beside those that hold some out. What is held
+        out is compared with at each validation and test (`mean_force_mse`).
     memory_gb : float, optional
         Memory (2^30 bytes) that the training frames of one process may take; by default half of
         the machine's, shared among its processes. A larger set is streamed: it is copied to
@@ -126,12 +127,10 @@ class CGFramesDataModule(L.LightningDataModule):
         self.paths = [Path(EMBEDDED.get(source, source)) for source in sources]
         self.names = [path.stem for path in self.paths]
         if mean_forces is None:
-            known = [EMBEDDED_MEAN_FORCES[x] for x in sources if x in EMBEDDED_MEAN_FORCES]
-            self.mean_force_paths: list[str | Path] = [*known]
+            given = [x for x in sources if x in EMBEDDED_MEAN_FORCES]
         else:
-            self.mean_force_paths = (
-                [mean_forces] if isinstance(mean_forces, str) else [*mean_forces]
-            )
+            given = [mean_forces] if isinstance(mean_forces, str) else [*mean_forces]
+        self.mean_force_paths = [Path(EMBEDDED_MEAN_FORCES.get(x, x)) for x in given]
         self.batch_size = batch_size
         for name in self.names:
             if (size := len(os.fsencode(name))) > LONGEST_STEM:

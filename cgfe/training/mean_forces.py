@@ -1,7 +1,7 @@
 """Held-out mean forces, and how far a model's forces are from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class MeanForceError:
 def read_mean_forces(
     paths: Sequence[str | Path], beads: Sequence[tuple[str, ...]]
 ) -> list[CGFrames | None]:
-    """Read files of mean forces, and give each system the one of its residues.
+    """Read files of mean forces, and give each system those of its residues, as one.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def read_mean_forces(
     Raises
     ------
     InputError
-        If a file has no mean forces, names no held-out trajectories, or is of none of the systems,
-        or two are of one.
+        If a file has no mean forces, or is of none of the systems or of another temperature than
+        another file of its system, or no file of a system names held-out trajectories.
     """
     found: list[CGFrames | None] = [None] * len(beads)
     for path in paths:
@@ -51,16 +51,47 @@ def read_mean_forces(
                 f"{path}: it holds no force_standard_errors, expected mean forces as "
                 "`cgfe reference` with mean_forces writes them."
             )
-        if not len(frames.validation_trajectories) + len(frames.test_trajectories):
-            raise InputError(f"{path}: it names no trajectories for validation or test.")
         own = [system for system, names in enumerate(beads) if names == frames.residue_names]
-        if not own or found[own[0]] is not None:
+        if not own:
             raise InputError(
-                f"data.mean_forces: {path} is of {'-'.join(frames.residue_names)}, expected one "
-                f"file of {' or '.join('-'.join(names) for names in beads)}."
+                f"data.mean_forces: {path} is of {'-'.join(frames.residue_names)}, expected "
+                f"files of {' or '.join('-'.join(names) for names in beads)}."
             )
-        found[own[0]] = frames
+        before = found[own[0]]
+        found[own[0]] = frames if before is None else _together(before, frames)
+    for frames in filter(None, found):
+        if not len(frames.validation_trajectories) + len(frames.test_trajectories):
+            raise InputError(
+                f"data.mean_forces: {frames.name} names no trajectories for validation or test; "
+                "expected a file that does, this one beside it."
+            )
     return found
+
+
+def _together(one: CGFrames, other: CGFrames) -> CGFrames:
+    """Return the configurations of two files, whose trajectories are different ones."""
+    if one.temperature_kelvin != other.temperature_kelvin:
+        raise InputError(
+            f"data.mean_forces: {one.name} is at {one.temperature_kelvin:g} K, {other.name} at "
+            f"{other.temperature_kelvin:g} K; expected one temperature."
+        )
+    beyond = int(one.trajectory_index.max()) + 1
+    arrays: dict[str, Any] = {
+        key: np.concatenate([getattr(one, key), getattr(other, key)])
+        for key in ("positions", "forces", "force_standard_errors")
+    }
+    for key in ("trajectory_index", "validation_trajectories", "test_trajectories"):
+        arrays[key] = np.concatenate([getattr(one, key), getattr(other, key) + beyond])
+    weights = [x.weights if x.weights is not None else np.ones(len(x)) for x in (one, other)]
+    return replace(
+        one,
+        **arrays,
+        weights=np.concatenate(weights),
+        all_atom_energies=None,
+        replica_index=None,
+        bias_log_weights=None,
+        name=f"{one.name} with {other.name}",
+    )
 
 
 def mean_force_errors(

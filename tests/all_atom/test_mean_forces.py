@@ -15,7 +15,7 @@ from scipy.stats import f as f_distribution
 from cgfe.all_atom import mean_forces_run
 from cgfe.all_atom.batched import BatchedSystem
 from cgfe.all_atom.config import MeanForces, SamplerConfig, peptide_of
-from cgfe.all_atom.configurations import choose
+from cgfe.all_atom.configurations import choose, least_visited
 from cgfe.all_atom.mean_forces import (
     Averaging,
     nearest_frames,
@@ -262,6 +262,23 @@ def test_configurations_of_a_frames_file_are_steered_to(
     assert len(frames) == 5
     for positions in frames.positions.astype(float):
         assert rmsd(packed.positions.astype(float), positions).min() < 0.01
+
+
+def test_configurations_are_taken_from_where_runs_have_the_fewest() -> None:
+    visits = np.array([5, 0, 9, 0, 3, 9, 9, 9, 1, 9])
+    own = np.array([1, 2, 3, 4, 5, 6, 7, 8])
+    choice = least_visited(visits, 0.6)(own, 5, seed=3)
+    assert len(choice.rows) == 5
+    assert {1, 3, 8} < set(own[choice.rows])
+    assert choice.weights.tolist() == [1] * 5
+    seen = np.zeros(8)
+    for seed in range(400):
+        rows = least_visited(visits, 0.0)(own, 2, seed).rows
+        assert len(rows) == 2
+        seen[rows] += 1
+    assert np.abs(seen / 400 - 0.25).max() < 4.5 * np.sqrt(0.25 * 0.75 / 400)
+    with pytest.raises(InputError, match="9 configurations are asked of 8 frames"):
+        least_visited(visits, 0.5)(own, 9, 0)
 
 
 @pytest.mark.parametrize(

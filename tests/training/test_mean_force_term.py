@@ -14,6 +14,7 @@ from cgfe.reference.reference import Reference
 from cgfe.training.losses import ForceMatching, Losses, MeanForceMatching, Turn
 from cgfe.training.losses.draws import drawn
 from cgfe.training.losses.mean_force import inverse_variances
+from cgfe.training.mean_forces import read_mean_forces
 from cgfe.training.module import CGForceField
 from tests.training.small_models import NETWORK, evaluated
 from tests.training.test_training import SIZES, as_mean_forces, cgfe, rows
@@ -184,6 +185,34 @@ def test_what_cannot_be_is_refused(reference: Reference, means: CGFrames) -> Non
 
 
 @pytest.mark.slow
+def test_several_files_of_a_system_count_as_one(means: CGFrames, tmp_path: Path) -> None:
+    """Further configurations train; those that are held out stay so."""
+    none = np.zeros(0, np.int32)
+    further = replace(
+        means,
+        positions=means.positions + 1,
+        weights=None,
+        validation_trajectories=none,
+        test_trajectories=none,
+    )
+    paths = [tmp_path / "further.h5", tmp_path / "means.h5"]
+    for path, frames in zip(paths, (further, means), strict=True):
+        frames.save(path)
+    (together,) = read_mean_forces(paths, [means.residue_names])
+    assert together is not None
+    assert len(together) == 2 * len(means)
+    held = np.isin(together.trajectory_index, together.validation_trajectories)
+    rows = np.isin(means.trajectory_index, means.validation_trajectories)
+    np.testing.assert_array_equal(together.positions[held], means.positions[rows])
+    assert len(together.test_trajectories) == len(means.test_trajectories)
+    hot = replace(further, temperature_kelvin=310.0)
+    hot.save(paths[0])
+    with pytest.raises(InputError, match="further.h5 is at 310 K, .*means.h5 at 300 K"):
+        read_mean_forces(paths, [means.residue_names])
+    with pytest.raises(InputError, match="further.h5 names no trajectories for validation or test"):
+        read_mean_forces(paths[:1], [means.residue_names])
+
+
 def test_a_fit_by_mean_forces_alone(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> None:
     means = as_mean_forces(tiny)
     means.save(tmp_path / "means.h5")
