@@ -130,20 +130,16 @@ class _Source:
         self.owner = np.repeat(np.arange(len(self.beads)), [len(part) for part in self.beads])
         """Trajectory (F,) of each kept frame."""
 
-    def bins(self, others: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return bins on the grid of the first two TICs, of every frame and of others (C, N, 3).
+    def bins(self, *others: NDArray[np.floating]) -> list[NDArray[np.int64]]:
+        """Return the bin (F,) of every frame on the grid of the first two TICs.
 
-        Returns
-        -------
-        int array (F,)
-        int array (C,)
-            -1 outside of the grid.
+        Those of other configurations (C, N, 3) follow, -1 outside of the grid.
         """
         lag = max(1, round(DEFAULT_LAG_PS / self.interval)) * self.interval
         tica = TICAProjection.fit(self.beads, self.interval, lag)
-        tics = tica.project(np.concatenate(self.beads))
-        grid = TICGrid.from_samples(tics)
-        return grid.bin_index(tics), grid.bin_index(tica.project(others))
+        tics = [tica.project(beads) for beads in (np.concatenate(self.beads), *others)]
+        grid = TICGrid.from_samples(tics[0])
+        return [grid.bin_index(projected) for projected in tics]
 
     def all_atoms(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return all-atom positions (C, A, 3) of rows, ascending, among the kept frames."""
@@ -163,7 +159,7 @@ class _Source:
 def _of_runs(
     settings: MeanForces, seed: int, source: _Source, parts: Mapping[str, NDArray[np.int32]]
 ) -> Configurations:
-    bins, _ = source.bins(source.beads[0][:0])
+    (bins,) = source.bins()
     chosen = _by_part(settings, seed, source.owner, parts, spread_in(bins, settings.thin_share))
     positions = source.all_atoms(chosen.rows)
     owner = source.owner[chosen.rows].astype(np.int32)
