@@ -207,9 +207,11 @@ def test_several_files_of_a_system_count_as_one(means: CGFrames, tmp_path: Path)
     assert len(together.test_trajectories) == len(means.test_trajectories)
     hot = replace(further, temperature_kelvin=310.0)
     hot.save(paths[0])
-    with pytest.raises(InputError, match="further.h5 is at 310 K, .*means.h5 at 300 K"):
+    with pytest.raises(InputError, match=r"further\.h5 is at 310 K, .*means\.h5 at 300 K"):
         read_mean_forces(paths, [means.residue_names])
-    with pytest.raises(InputError, match="further.h5 names no trajectories for validation or test"):
+    with pytest.raises(
+        InputError, match=r"further\.h5 names no trajectories for validation or test"
+    ):
         read_mean_forces(paths[:1], [means.residue_names])
 
 
