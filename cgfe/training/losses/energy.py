@@ -14,8 +14,13 @@ from cgfe.training.losses.term import Prediction
 class EnergyMatching(GaugedTerm):
     """Mean squared error of energies, (kcal/mol)², against labels of single frames.
 
-    The network's energy is compared with the label E = -kT ln p(TICs) less the prior's energy
-    (arXiv 2509.14600).
+    The network's energy is compared with a label less the prior's energy (arXiv 2509.14600):
+
+        1/G Σ_i [ U_network(R_i) − (E_i − U_prior(R_i)) − c ]²,   E_i = −kT ln p(s_i),
+
+    with the density p of the TICs s (`data.reference.label_estimator`: a product of marginals, or
+    joint) and the gauge's constant c. As an estimate of the energy it is wrong by kT ln Ω(s), the
+    room that beads have at s, however many frames there are.
 
     Reads `energy_label` (G,), kcal/mol.
 

@@ -20,7 +20,12 @@ class MeanEnergyMatching(GaugedTerm):
 
     The weighted mean of network plus prior energy over the frames of one bin is compared with the
     bin's target F + T S, since a surface over TICs says something about conditional means and
-    nothing about single frames.
+    nothing about single frames:
+
+        Σ_b m_b [ Σ_{i∈b} w_i U(R_i) / Σ_{i∈b} w_i  −  (F_b + T S_b) − c ]² / Σ_b m_b,
+
+    over the bins b of a batch, m_b their number of frames (`weighted`: their summed weight) and c
+    the gauge's constant. It needs no simulation.
 
     Reads `tic_bin` (G,), -1 outside the grid, and `bin_target` (G,), kcal/mol, the target of each
     frame's bin.
@@ -38,8 +43,19 @@ class MeanEnergyMatching(GaugedTerm):
     Notes
     -----
     Means are over the frames in the batch. With n frames of a bin, their squared error exceeds that
-    of the true mean by the variance within the bin over n in expectation, so large batches come
-    closer to matching conditional means.
+    of the true mean by the variance within the bin over n, so that in expectation the term is
+
+        Σ_b p_b r_b²  +  1/B Σ_b v_b
+
+    with p_b, r_b and v_b the bin's share of the frames, residual of its mean and variance of its
+    energies, and B the frames of a batch of one process: every bin's variance counts alike, however
+    rare it is, and more in small batches. Of chignolin with B = 128 it is most of the value (4.5 of
+    4.8). It draws the energies of a bin together, which T S, an upper bound where a bin holds
+    several conformations, assumes; without it results were worse (docs, choices).
+
+    T S is by a quasi-harmonic estimate. Of two models whose energies are known it was twice what it
+    should be (slope 2.0, correlation 0.95 and 0.99), so that targets were off by 2 kcal/mol, as
+    much as the true means vary: right in the order of bins alone.
     """
 
     log_name = "mean_energy_mse"

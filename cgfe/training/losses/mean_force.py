@@ -30,8 +30,9 @@ class MeanForceMatching(LossTerm):
         1/B Σ_c w_c |f(R_c) − F̄_c|² / 3N,   w_c ∝ 1 / (σ_c² + ⟨σ²⟩),   ⟨w⟩ = 1,
 
     with f of the network, F̄_c the mean force less the prior's and σ_c² the mean square of its
-    standard errors over the configuration's 3N components. A mean force is −∇W up to that error
-    (arXiv 2602.14531), so that of this loss far less is noise than of that of instantaneous forces.
+    standard errors over the configuration's 3N components. A mean force is −∇W up to that error and
+    to what its averaging time leaves as it was, slow side chains (arXiv 2602.14531), so that of
+    this loss far less is noise than of that of instantaneous forces.
     At a validation or test it is that of the configurations held out for it.
 
     Parameters

@@ -56,7 +56,9 @@ class SelfConsistentEnergy(LossTerm):
     -----
     A label costs as much as the energy and forces of a frame: a fifth of a training step. F_k has
     the sampling error of a simulation: it is what remains of the free-energy error. The frozen
-    network U_k and the correction are buffers, so that a resumed fit goes on with them.
+    networks U_k, one a system, and the corrections are buffers, so that a resumed fit goes on
+    with them. Where the model leaves the grid nothing is corrected, and where it leaves what the
+    data are like only what the network makes of its neighbours.
     """
 
     log_name = "self_consistent_mse"
