@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from cgfe.data.file_format import require_forces
+from cgfe.data.file_format import require_alike, require_forces
 from cgfe.errors import InputError
 from cgfe.training.arrays import beads_of
 from cgfe.training.callbacks.best_checkpoint import BestCheckpoint
@@ -24,6 +24,9 @@ def check_files(model: CGForceField, data: CGFramesDataModule) -> None:
     for term in model.loss_config.terms():
         if term.weight > 0 and "forces" in term.fields:
             require_forces(data.paths, f"{term.option} is {term.weight:g}")
+        if term.weight > 0 and term.matches_density and not term.weighted:
+            why = "false, where the term takes them for a sample of equilibrium; expected true"
+            require_alike(data.paths, f"{term.key('weighted')} is {why}")
     for name, path in zip(data.names, data.paths, strict=True):
         model.check_bead_types(name, beads_of(path)[1])
 

@@ -16,6 +16,8 @@ FORMAT = "cgfe-frames"
 FORMAT_VERSION = 1
 ROUNDED_VERSION = 2
 """Of files whose positions or forces are kept as integers, which version 1 did not know."""
+ALIKE = 1e-6
+"""Spread of weights over their mean below which frames count alike."""
 
 
 @contextmanager
@@ -50,6 +52,21 @@ def require_forces(paths: Iterable[Path], why: str) -> None:
                     f"{path}: the frames have no forces, but {why}; expected forces in every "
                     "frame, or a weight of 0."
                 )
+
+
+def require_alike(paths: Iterable[Path], why: str) -> None:
+    """Check that the frames of frames files count alike, by their weights alone.
+
+    Raises
+    ------
+    InputError
+        If they do not; it says `why` they must, or else be weighted.
+    """
+    for path in paths:
+        with open_frames(path) as file:
+            weights = file["weights"][()] if "weights" in file else np.ones(1)
+        if np.ptp(weights) > ALIKE * np.abs(weights).mean():
+            raise InputError(f"{path}: its frames do not count alike, but {why}.")
 
 
 def is_frames_file(file: h5py.File) -> bool:

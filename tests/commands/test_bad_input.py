@@ -412,6 +412,25 @@ def test_frames_without_forces_are_refused_first(
     assert "bare.h5: the frames have no forces, but force_weight is 1" in sentence
 
 
+@pytest.mark.parametrize("term", ["relative_entropy", "implied_fes", "contrastive"])
+def test_terms_that_match_a_density_count_frames_by_their_weights(
+    term: str,
+    refused: Callable[..., str],
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def change(file: h5py.File) -> None:
+        file["weights"][...] = np.linspace(0.5, 1.5, len(file["positions"]))
+
+    monkeypatch.setattr(CGFrames, "load", lambda *_: pytest.fail("frames were read before"))
+    path = damaged(tiny_file, tmp_path / "biased.h5", change)
+    losses = f"--model.losses={{force: {{weight: 1.0}}, {term}: {{weight: 0.1}}}}"
+    sentence = refused(*fit(path, "--model.loss=null", losses))
+    assert "biased.h5: its frames do not count alike, but" in sentence
+    assert f"{term}.weighted is false" in sentence
+
+
 def test_pack_of_the_run_of_a_fit(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text(Path(CONFIG).read_text())

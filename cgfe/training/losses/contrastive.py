@@ -80,6 +80,7 @@ class ContrastiveEstimation(LossTerm):
     """
 
     log_name = "contrastive_entropy"
+    matches_density = True
     logged_at_zero = False  # no samples are made, and c is not known
     counts: Tensor
     """(systems, 2), samples to train on and held out"""

@@ -82,6 +82,7 @@ class ImpliedFES(LossTerm):
     log_name = "implied_fes_kl"
     fields = ("surface_bin",)
     uses_chains = True
+    matches_density = True
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class RelativeEntropy(LossTerm):
 
     log_name = "relative_entropy_gap"
     uses_chains = True
+    matches_density = True
 
     def __init__(self, weight: float = 1.0, weighted: bool = False) -> None:
         super().__init__(weight, weighted)

@@ -94,6 +94,9 @@ class LossTerm(nn.Module, ABC):
         Whether it learns from those of validations, and is nothing without them.
     uses_chains : bool
         Whether it needs the `chains` of its setting.
+    matches_density : bool
+        Whether it takes the frames for an equilibrium sample, so that they must count by their
+        weights where these differ.
 
     Examples
     --------
@@ -118,6 +121,7 @@ class LossTerm(nn.Module, ABC):
     needs_simulations = False
     logged_at_zero = True
     uses_chains = False
+    matches_density = False
 
     def __init__(self, weight: float = 1.0, weighted: bool = False) -> None:
         super().__init__()
