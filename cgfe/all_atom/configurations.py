@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from cgfe.all_atom.config import MeanForces, SamplerConfig
@@ -250,6 +251,12 @@ def _steered(settings: MeanForces, config: SamplerConfig, source: _Source) -> Co
     candidates = np.arange(len(beads))[:: -(-len(beads) // MOST_NEAREST)]
     targets = np.asarray(frames.positions[chosen], dtype=np.float64)
     nearest, turned = nearest_frames(targets, beads[candidates])
+    away = np.sqrt(np.square(turned - beads[candidates[nearest]]).sum(-1).mean(-1))
+    rank_zero_info(
+        f"Beads are steered to from frames {np.median(away):.2f} Å away (median), at most "
+        f"{away.max():.2f}; where {(visits[chosen] == 0).sum()} of {len(chosen)} are, the runs "
+        "have no frame."
+    )
     order = np.argsort(candidates[nearest], kind="stable")
     positions = source.all_atoms(candidates[nearest][order])
     weights = np.ones(len(frames)) if frames.weights is None else frames.weights

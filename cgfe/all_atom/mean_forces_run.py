@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from cgfe.all_atom.batched import BatchedSystem
@@ -129,9 +130,9 @@ def _frames(
         raise InputError("mean_forces: every configuration blew up; try a shorter time_step_fs.")
     means, errors = means[kept], errors[kept]
     told = summary(means, errors)
-    log.info(
-        "mean forces: root mean square %.2f kcal/mol/Å, standard error %.2f",
-        *(told["rms"], told["standard_error"]),
+    rank_zero_info(
+        f"mean forces: root mean square {told['rms']:.2f} kcal/mol/Å, standard error "
+        f"{told['standard_error']:.2f}"
     )
     names = bead_residues(peptide.topology)
     beads = configurations.beads[kept].astype(np.float64)

@@ -1,6 +1,7 @@
 """Trying a sweep's first point before any is run: its parameters, and the metric's name."""
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -72,10 +73,11 @@ def _check_metric(sweep: SweepFile, config: dict[str, Any]) -> None:
             f"{sweep.path}: metric.name is {sweep.metric}, expected {stage}/ and one of "
             f"{', '.join(known[stage])}."
         )
-    names = [str(name) for name in _listed(config["data"]["frames"])]
-    if system and not any(system == name or system in name for name in names):
+    first, *others = (Path(str(name)).stem for name in _listed(config["data"]["frames"]))
+    if system and system not in others:
         raise InputError(
-            f"{sweep.path}: metric.name is {sweep.metric}, but data.frames is {', '.join(names)}."
+            f"{sweep.path}: metric.name is {sweep.metric}, but the systems of data.frames are "
+            f"{first}, whose metrics have no name of their own, and {', '.join(others) or 'no other'}."
         )
 
 

@@ -249,7 +249,7 @@ def test_sigterm_ends_between_pieces_and_nothing_is_lost(
 
 
 def test_configurations_of_a_frames_file_are_steered_to(
-    run_of_walkers: SamplerConfig, tmp_path: Path
+    run_of_walkers: SamplerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     packed = pack_runs([run_of_walkers.output])
     path = tmp_path / "frames.h5"
@@ -258,7 +258,9 @@ def test_configurations_of_a_frames_file_are_steered_to(
         run_of_walkers, tmp_path / "steered", frames=str(path), steer_ps=0.4,
         configurations=[5, 0, 0],
     )  # fmt: skip
-    frames = CGFrames.load(sample_mean_forces(config, progress=False))
+    with caplog.at_level("INFO"):
+        frames = CGFrames.load(sample_mean_forces(config, progress=False))
+    assert "from frames 0.00 Å away (median), at most 0.00; where 0 of 5 are" in caplog.text
     assert len(frames) == 5
     for positions in frames.positions.astype(float):
         assert rmsd(packed.positions.astype(float), positions).min() < 0.01

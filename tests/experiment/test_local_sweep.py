@@ -229,7 +229,12 @@ FIT = ["${interpreter}", "-m", "cgfe", "fit", "--config", "base.yaml", "${args}"
         ("final/scor", {}, "metric.name is final/scor, expected final/ and one of js, "),
         ("js", {}, "metric.name is js, expected one of train/..., "),
         ("validation/forc_mse", {}, "metric.name is validation/forc_mse, expected validation/ and"),
-        ("final/helix/js", {}, "metric.name is final/helix/js, but data.frames is chignolin"),
+        ("final/helix/js", {}, "metric.name is final/helix/js, but the systems of data.frames are"),
+        (
+            "final/chignolin/js",
+            {},
+            "are chignolin, whose metrics have no name of their own, and no",
+        ),
         ("final/js", {"model.loss.energy_wieght": 0.1}, "energy_wieght"),
         ("final/js", {"free_energy.final": None}, "metric.name is final/js, expected one of"),
         ("final/js", {"config": "none.yaml"}, "none.yaml"),
@@ -259,9 +264,12 @@ def test_a_good_first_point_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "base.yaml").write_text("free_energy: {final: {replicas: 6}}\n")
     given = {"seed_everything": {"values": [0, 1]}, "data.frames": {"value": "chignolin"}}
-    for metric in ("final/chignolin/js", "free_energy/js_rmsd", "validation/force_mse"):
+    for metric in ("final/js", "free_energy/js_rmsd", "validation/force_mse"):
         path = sweep_of(tmp_path, metric={"name": metric}, parameters=given, command=FIT)
         check_first_point(SweepFile.load(path))
+    given["data.frames"] = {"value": ["chignolin", "helix"]}
+    path = sweep_of(tmp_path, metric={"name": "final/helix/js"}, parameters=given, command=FIT)
+    check_first_point(SweepFile.load(path))
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(
