@@ -77,7 +77,8 @@ def _check_metric(sweep: SweepFile, config: dict[str, Any]) -> None:
     if system and system not in others:
         raise InputError(
             f"{sweep.path}: metric.name is {sweep.metric}, but the systems of data.frames are "
-            f"{first}, whose metrics have no name of their own, and {', '.join(others) or 'no other'}."
+            f"{first}, whose metrics have no name of their own, and "
+            f"{', '.join(others) or 'no other'}."
         )
 
 

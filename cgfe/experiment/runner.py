@@ -28,7 +28,7 @@ LOG = "log.txt"
 RESULTS = "results.csv"
 POLL_SECONDS = 0.5
 READ_SECONDS = 5.0
-"""Between looks at the metrics of runs that may be ended early."""
+"""Between looks at the metrics of runs that may be ended early, and at what others have done."""
 GRACE_SECONDS = 30.0
 """That a run has to end after SIGTERM."""
 
@@ -53,7 +53,7 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
     """
     slots = list(range(jobs))
     running: list[_Job] = []
-    left = True
+    left, counted = True, -READ_SECONDS
     with ending_on_sigterm(), _bar(study, progress) as bar:
         try:
             while left or running:
@@ -64,13 +64,18 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
                     elif job := _started(study, claim, slots[0], jobs):
                         slots.pop(0)
                         running.append(job)
+                        counted = -READ_SECONDS
                 for job in list(running):
                     if _is_over(study, job):
                         running.remove(job)
                         slots.append(job.slot)
                         left = True  # others may have left a point meanwhile
+                        counted = -READ_SECONDS
                         write_results(study)
-                _show(bar, study)
+                if time.monotonic() - counted > READ_SECONDS:  # reading the study takes time
+                    counted = time.monotonic()
+                    _count(bar, study)
+                bar.update(0)
                 end_if_asked()
                 if running:
                     time.sleep(POLL_SECONDS)
@@ -213,7 +218,7 @@ def _bar(study: SweepStudy, progress: bool) -> Bar:
     )
 
 
-def _show(bar: Bar, study: SweepStudy) -> None:
+def _count(bar: Bar, study: SweepStudy) -> None:
     counts = study.counts()
     words = [f"{counts.done} of {counts.total} done", f"{counts.running} running"]
     words += [f"{counts.stopped} ended early"] if counts.stopped else []
