@@ -52,8 +52,8 @@ class MeanForces:
     """Of the walkers: dealt as `cgfe pack` deals the same runs with `--validation` and `--test`."""
     thin_share: float = 0.5
     """Share of the configurations that are spread over the visited bins of the first two TICs, so
-    that thinly visited parts have them too; of `frames` it is taken from where the fewest frames of
-    `runs` are. The others are drawn at random."""
+    that thinly visited parts have them too; of the training part of `frames` it is taken from where
+    the fewest frames of `runs` are. The others are drawn at random."""
     discard_ns: float = 0.0
     """Left out of each walker's beginning."""
     steer_ps: float = 20.0

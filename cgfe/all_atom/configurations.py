@@ -246,7 +246,9 @@ def _steered(settings: MeanForces, config: SamplerConfig, source: _Source) -> Co
     parts = {"training": training, **held_out}
     visited, bins = source.bins(frames.positions)
     visits = np.where(bins < 0, 0, np.bincount(visited, minlength=bins.max() + 1)[bins])
-    choose = least_visited(visits, settings.thin_share)
+    # What is held out judges, so that it must not be rarer than the file is.
+    held = np.isin(frames.trajectory_index, np.concatenate(list(held_out.values())))
+    choose = least_visited(np.where(held, 0, visits), settings.thin_share)
     chosen = _by_part(settings, config.seed, frames.trajectory_index, parts, choose).rows
     candidates = np.arange(len(beads))[:: -(-len(beads) // MOST_NEAREST)]
     targets = np.asarray(frames.positions[chosen], dtype=np.float64)
@@ -260,13 +262,14 @@ def _steered(settings: MeanForces, config: SamplerConfig, source: _Source) -> Co
     order = np.argsort(candidates[nearest], kind="stable")
     positions = source.all_atoms(candidates[nearest][order])
     weights = np.ones(len(frames)) if frames.weights is None else frames.weights
+    owner = frames.trajectory_index[chosen]
     return Configurations(
         positions[np.argsort(order)],
         turned.astype(np.float32),
-        frames.trajectory_index[chosen],
+        owner,
         weights[chosen],
-        frames.validation_trajectories,
-        frames.test_trajectories,
+        np.intersect1d(frames.validation_trajectories, owner).astype(np.int32),
+        np.intersect1d(frames.test_trajectories, owner).astype(np.int32),
         source.mapping.beads,
         source.mapping.coefficients,
         np.array(source.interval),

@@ -1,4 +1,4 @@
-"""The progress bar of a sampling run, and its end on SIGTERM: dynamics goes piece by piece."""
+"""The progress bar of a sampling run; dynamics goes piece by piece."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -52,9 +52,10 @@ def run(words: Sequence[str]) -> None:
         if options.retry_failed:
             print(f"failed runs queued again: {study.retry_failed()}")
         failed = run_sweep(study, options.jobs)
+        total = study.counts().total
     print(f"results: {folder / RESULTS}")
     if failed:
         raise InputError(
-            f"{failed} of {study.counts().total} runs failed; {folder / RESULTS} tells why, "
-            "--retry-failed runs them again."
+            f"{failed} of {total} runs failed; {folder / RESULTS} tells why, --retry-failed runs "
+            "them again."
         )

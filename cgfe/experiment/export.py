@@ -97,7 +97,7 @@ def _check(folder: Path, target: Path) -> None:
     if not target.is_dir() or not any(target.iterdir()):
         return
     copy = target / SWEEP_COPY
-    own = (folder / SWEEP_COPY).read_text(encoding="utf-8")
+    own = SweepFile.load(folder / SWEEP_COPY).text
     if not copy.is_file() or not same_sweep(copy, own):
         raise InputError(
             f"--export: {target} holds something else than an export of {folder}; expected a new "

@@ -5,15 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from cgfe.errors import InputError
-from cgfe.experiment.sweep_file import SweepFile
+from cgfe.experiment.sweep_file import Point, SweepFile
 from cgfe.simulation.structure import ERRORS
 from cgfe.training import losses
-from cgfe.training.judging import COST, METRICS
+from cgfe.training.judging import COST, METRICS, SPEED
 from cgfe.training.losses.term import LossTerm
 
 SECONDS = 120.0
+PRINT = "--print_config"
+MEAN_FORCES = ("mean_force_mse", "mean_force_mse_prior")
+CHAINS = ("chains_blown_up", "chains_effective")
 
 
 def check_first_point(sweep: SweepFile) -> None:
@@ -27,9 +36,10 @@ def check_first_point(sweep: SweepFile) -> None:
     InputError
         In the command's own words, or naming the metric.
     """
-    points = sweep.grid() if sweep.method == "grid" else []
-    words = sweep.arguments(points[0] if points else _lowest(sweep), ["--print_config"])
-    if "fit" not in words or "cgfe" not in (*words[: words.index("fit")], sweep.program):
+    points = sweep.grid() if sweep.method == "grid" else [_some_point(sweep)]
+    words = sweep.arguments(points[0], [PRINT])
+    command = words[: words.index("fit")] if "fit" in words else []
+    if "cgfe" not in [Path(word).name for word in command] or PRINT not in words:
         return
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -41,11 +51,16 @@ def check_first_point(sweep: SweepFile) -> None:
     _check_metric(sweep, yaml.safe_load(done.stdout))
 
 
-def _lowest(sweep: SweepFile) -> dict[str, Any]:
+def _some_point(sweep: SweepFile) -> Point:
     return {
-        name: getattr(space, "low", None) if hasattr(space, "low") else space.choices[0]  # type: ignore[attr-defined]
+        name: space.choices[0] if isinstance(space, CategoricalDistribution) else _low(space)
         for name, space in sweep.space.items()
     }
+
+
+def _low(space: BaseDistribution) -> int | float:
+    assert isinstance(space, IntDistribution | FloatDistribution)
+    return space.low
 
 
 def _check_metric(sweep: SweepFile, config: dict[str, Any]) -> None:
@@ -54,13 +69,14 @@ def _check_metric(sweep: SweepFile, config: dict[str, Any]) -> None:
     stage, _, system = stage.partition("/")
     settings = config["free_energy"]
     known: dict[str, tuple[str, ...]] = {
-        "train": _of_losses(),
-        "validation": (*_of_losses(), "mean_force_mse", "mean_force_mse_prior"),
+        "train": (*_of_losses(), *CHAINS),
+        "validation": (*_of_losses(), *MEAN_FORCES, *CHAINS),
     }
     if settings["every_n_epochs"] > 0:
-        known["free_energy"] = (*METRICS, *ERRORS, *(name.rpartition("/")[2] for name in COST))
+        simulated = (*METRICS, *ERRORS, MEAN_FORCES[0], SPEED)
+        known["free_energy"] = (*simulated, *(name.rpartition("/")[2] for name in COST))
         if settings["final"] is not None:
-            known["final"] = (*METRICS, *ERRORS)
+            known["final"] = simulated
     own = bool((config["model"].get("losses") or {}).get("own")) and stage in (
         "train",
         "validation",

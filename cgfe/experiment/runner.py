@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
     with ending_on_sigterm(), _bar(study, progress) as bar:
         try:
             while left or running:
+                end_if_asked()  # before a run that ended by the same signal is taken for a failure
                 while left and slots:
                     claim = study.claim()
                     if claim is None:
@@ -76,12 +78,11 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
                     counted = time.monotonic()
                     _count(bar, study)
                 bar.update(0)
-                end_if_asked()
                 if running:
                     time.sleep(POLL_SECONDS)
         finally:
+            _end(*running)
             for job in running:
-                _end(job)
                 job.claim.release()
     write_results(study)
     return study.counts().failed
@@ -193,16 +194,16 @@ def _last_line(log: Path, code: int) -> str:
     return f"{reason or 'no output'} (exit code {code}; {log})"
 
 
-def _end(job: _Job) -> None:
-    """End a run and what it has started."""
-    for number, grace in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
-        if job.process.poll() is not None:
-            return
-        os.killpg(job.process.pid, number)
-        try:
-            job.process.wait(grace)
-        except subprocess.TimeoutExpired:
-            continue
+def _end(*jobs: _Job) -> None:
+    """End runs, all of them at once, and what they have started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        last = time.monotonic() + GRACE_SECONDS
+        left = [job.process for job in jobs if job.process.poll() is None]
+        for process in left:
+            os.killpg(process.pid, number)
+        for process in left:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, last - time.monotonic()))
 
 
 def _bar(study: SweepStudy, progress: bool) -> Bar:

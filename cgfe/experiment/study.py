@@ -6,6 +6,7 @@ its free lock, on any machine that shares the folder.
 """
 
 import fcntl
+import math
 import shutil
 import time
 import warnings
@@ -120,7 +121,7 @@ class SweepStudy:
             )
         make_folder(folder)
         _check_folder(folder)
-        with readable(folder), self._alone():
+        with readable(folder), self._alone(PATIENCE_SECONDS):
             self._check_copy()
             keep_configs(folder, sweep.config_files())
             self._keep_copy()
@@ -223,15 +224,15 @@ class SweepStudy:
         )
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let only one process change the study at a time."""
+    def _alone(self, patience: float = math.inf) -> Iterator[None]:
+        """Let only one process change the study at a time; wait for it so many seconds."""
         with open(self.folder / LOCK, "w") as file:
-            last = time.monotonic() + PATIENCE_SECONDS
+            last = time.monotonic() + patience
             while not _is_taken(file):
                 if time.monotonic() > last:
                     raise InputError(
                         f"{self.folder / LOCK}: another program has held the study for "
-                        f"{PATIENCE_SECONDS} s; end it, or choose another --folder."
+                        f"{patience:g} s; end it, or choose another --folder."
                     )
                 time.sleep(POLL_SECONDS)
             yield

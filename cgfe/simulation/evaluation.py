@@ -310,7 +310,7 @@ def _states(reference: Reference) -> IntArray:
 def with_mean_force_error(
     result: FreeEnergyResult, model: Interval, prior: Interval
 ) -> FreeEnergyResult:
-    """Return a result with the errors against mean forces too; of true means a floor of 0."""
+    """Return a result with the errors against mean forces too, whose floor is taken as 0."""
     name = "mean_force_mse"
     return replace(
         result,

@@ -130,6 +130,9 @@ class CGFramesDataModule(L.LightningDataModule):
             given = [x for x in sources if x in EMBEDDED_MEAN_FORCES]
         else:
             given = [mean_forces] if isinstance(mean_forces, str) else [*mean_forces]
+        for name in given:
+            if name in EMBEDDED and name not in EMBEDDED_MEAN_FORCES:
+                raise InputError(f"data.mean_forces: no mean forces come with {name}; name a file.")
         self.mean_force_paths = [Path(EMBEDDED_MEAN_FORCES.get(x, x)) for x in given]
         self.batch_size = batch_size
         for name in self.names:

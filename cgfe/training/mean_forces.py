@@ -75,18 +75,24 @@ def _together(one: CGFrames, other: CGFrames) -> CGFrames:
             f"data.mean_forces: {one.name} is at {one.temperature_kelvin:g} K, {other.name} at "
             f"{other.temperature_kelvin:g} K; expected one temperature."
         )
-    beyond = int(one.trajectory_index.max()) + 1
+    if np.array_equal(one.positions, other.positions):
+        raise InputError(f"data.mean_forces: {other.name} is there twice.")
+    named = (one.trajectory_index, one.validation_trajectories, one.test_trajectories)
+    beyond = int(np.concatenate(named).max()) + 1
     arrays: dict[str, Any] = {
         key: np.concatenate([getattr(one, key), getattr(other, key)])
         for key in ("positions", "forces", "force_standard_errors")
     }
     for key in ("trajectory_index", "validation_trajectories", "test_trajectories"):
         arrays[key] = np.concatenate([getattr(one, key), getattr(other, key) + beyond])
-    weights = [x.weights if x.weights is not None else np.ones(len(x)) for x in (one, other)]
+    weights = None
+    if one.weights is not None or other.weights is not None:
+        both = [x.weights if x.weights is not None else np.ones(len(x)) for x in (one, other)]
+        weights = np.concatenate(both)
     return replace(
         one,
         **arrays,
-        weights=np.concatenate(weights),
+        weights=weights,
         all_atom_energies=None,
         replica_index=None,
         bias_log_weights=None,

@@ -57,9 +57,15 @@ class Discrete:
     def probability(self) -> Tensor:
         return torch.softmax(-self.energies / KT, 0)
 
-    def visit(self, counts: Tensor) -> None:
-        """Tell how many chains are in each state, NUMBER in all."""
-        self.chains.positions(0).copy_(positions_of(counts))
+    def visit(self, counts: Tensor, alike: Tensor | None = None) -> None:
+        """Tell how many chains are in each state, NUMBER in all.
+
+        Others `alike` may be there in their place, with weights that make up for it.
+        """
+        there = counts if alike is None else alike
+        self.chains.positions(0).copy_(positions_of(there))
+        weights = (counts / there).repeat_interleave(there)
+        self.chains.get_buffer("log_weights_0").copy_(weights.log())
         for term in self.loss.terms.values():
             assert isinstance(term, LossTerm)
             term.after_move()

@@ -222,6 +222,31 @@ def test_weights_follow_a_model_that_changes_between_moves(reference: Reference)
     assert (chains_of(alike).weights(0) == 1).all()
 
 
+def test_a_jump_of_the_model_and_a_new_beginning_leave_no_weights(
+    tiny: CGFrames, reference: Reference
+) -> None:
+    module = module_of(reference, steps=1)
+    chains = chains_of(module)
+    chains.advance(0)
+    chains.get_buffer("log_weights_0")[0] = 0.5
+    before = torch.softmax(chains.get_buffer("log_weights_0"), 0)
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter *= 20
+    chains.advance(1)
+    after = torch.softmax(chains.get_buffer("log_weights_0"), 0)
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=0)
+    assert chains.counting < 0.1
+    with torch.no_grad():
+        chains.positions(0)[3, 0, 0] = 1e30
+    chains.advance(2)
+    assert chains.weights(0)[3] == pytest.approx(1.0)
+    visited = tiny.positions[:40].reshape(5, 8, *tiny.positions.shape[1:])
+    module.learn(0, judge(reference, visited, np.zeros(8, dtype=bool), 0.0, "train"))
+    assert (chains.weights(0) == 1).all()
+    assert chains.get_buffer("energies_0").isnan().all()
+
+
 def test_few_that_count_are_drawn_anew_by_weight(reference: Reference) -> None:
     module = module_of(reference, effective=0.9, steps=1, time_step_ps=1e-5)
     chains = chains_of(module)
@@ -310,6 +335,7 @@ def test_processes_share_them(reference: Reference, monkeypatch: pytest.MonkeyPa
         ("refreshed", 1.5, "at least 0 and at most 1"),
         ("refreshed", float("nan"), "at least 0 and at most 1"),
         ("effective", -0.1, "at least 0 and at most 1"),
+        ("effective", float("nan"), "at least 0 and at most 1"),
         ("time_step_ps", 0.0, "a positive finite value"),
         ("friction_per_ps", -1.0, "a finite value of at least 0"),
     ],

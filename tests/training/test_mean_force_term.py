@@ -184,7 +184,6 @@ def test_what_cannot_be_is_refused(reference: Reference, means: CGFrames) -> Non
     module_of(reference, None)
 
 
-@pytest.mark.slow
 def test_several_files_of_a_system_count_as_one(means: CGFrames, tmp_path: Path) -> None:
     """Further configurations train; those that are held out stay so."""
     none = np.zeros(0, np.int32)
@@ -215,6 +214,7 @@ def test_several_files_of_a_system_count_as_one(means: CGFrames, tmp_path: Path)
         read_mean_forces(paths[:1], [means.residue_names])
 
 
+@pytest.mark.slow
 def test_a_fit_by_mean_forces_alone(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> None:
     means = as_mean_forces(tiny)
     means.save(tmp_path / "means.h5")

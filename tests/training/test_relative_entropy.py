@@ -17,12 +17,12 @@ GAP = "relative_entropy_gap"
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_is_exactly_that_of_the_relative_entropy(seed: int) -> None:
-    """Of chains that are in each state just as often as the energies have it."""
+    """Of chains that are in each state just as often as the energies have it, or weighted so."""
     model, visits = Discrete(relative_entropy=RelativeEntropy()), counts_of(seed)
     data = counts_of(seed + 100, 500)
     with torch.no_grad():
         model.energies += 40.0 - KT * (visits / NUMBER).log()  # any constant
-    model.visit(visits)
+    model.visit(visits, None if seed % 2 else counts_of(seed + 50))
     found = model.terms(data)
     (gradient,) = torch.autograd.grad(found["loss"], model.energies)
     share = data / data.sum()

@@ -12,8 +12,8 @@ class MeanForceValidation(L.Callback):
     """Log the error against held-out mean forces, and the prior's, at validation and test.
 
     As `validation/mean_force_mse` and `validation/mean_force_mse_prior`, (kcal/mol/Å)², for the
-    first system and `validation/<system>/...` for further ones. A perfect model has 0, unlike
-    `force_mse`, of which the most is the noise of instantaneous forces.
+    first system and `validation/<system>/...` for further ones. A perfect model is near 0,
+    unlike in `force_mse`, of which the most is the noise of instantaneous forces.
     """
 
     def names(self, data: CGFramesDataModule) -> set[str]:

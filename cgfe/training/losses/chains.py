@@ -24,6 +24,8 @@ from cgfe.training.losses.chain_weights import carried, effective_share, resampl
 from cgfe.units import thermal_energy
 
 OPTION = "model.losses.chains"
+JUMP = 0.1
+"""Effective share that a change of the model must leave by itself to be told from its chains."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,11 @@ class Chains(nn.Module):
 
     How many chains are in a basin changes as slowly as they cross its barriers; the model does not
     wait. So each has a weight, w ← w exp(−β[U_now − U_then]) at every move, with the energies of
-    where it is by the model now and at the last move: weighted means are without bias whatever the
-    chains cross, but for their number (Jarzynski 1997; Carbone et al., arXiv 2305.19414). Once few
-    count, `ChainConfig.effective`, they are drawn anew by weight.
+    where it is by the model now and at the last move: weighted means keep up with the model
+    whatever the chains cross (Jarzynski 1997; Carbone et al., arXiv 2305.19414), if they were right
+    when the chains began and these are many. Chains that begin anew get the mean weight, and a
+    change that is too far to be told from them, `JUMP`, is left out. Once few count,
+    `ChainConfig.effective`, they are drawn anew by weight.
 
     Each process moves its own share, with random numbers of its own, and then tells the others: in
     all processes the buffers are the same, which distributed training would make them anyway, and a
@@ -123,7 +127,7 @@ class Chains(nn.Module):
         Share of the chains that blew up in the last move, and began anew.
     counting : Tensor ()
         Effective share of the chains at the last move, of the system with the least, before they
-        are drawn anew.
+        are drawn anew, or that the model's change alone leaves, if that is less.
     """
 
     moves: Tensor
@@ -179,8 +183,11 @@ class Chains(nn.Module):
         return self.get_buffer(f"log_weights_{system}").exp()
 
     def own_weights(self, system: int) -> Tensor:
-        """Return what this process's chains of a system count (m,); 1 in the mean of all."""
-        return self.weights(system)[self._rows()]
+        """Return what this process's chains of a system count (m,).
+
+        Their sum, averaged over processes, is 1.
+        """
+        return self.weights(system)[self._rows()] * (process()[1] / self.config.number)
 
     def energies(self, system: int) -> Tensor:
         """Return the network's energies (m,) of this process's chains, differentiable, kcal/mol."""
@@ -296,9 +303,10 @@ class Chains(nn.Module):
     def _reweighted(self, system: int, work: Tensor) -> Tensor:
         """Carry the weights on; return which chains (M,) to go on with."""
         weights, least = self.get_buffer(f"log_weights_{system}"), self.config.effective
-        found = carried(weights, work, least)
+        found = carried(weights, work, JUMP)
         share = effective_share(found)
-        self.counting.clamp_(max=share)
+        known = -work[work.isfinite()]
+        self.counting.clamp_(max=min(share, effective_share(known)) if len(known) else share)
         if share >= least:
             weights.copy_(found)
             return torch.arange(len(found), device=found.device)

@@ -38,8 +38,8 @@ class ImpliedFES(LossTerm):
         β T [ Σ_i a_i ∂U_i / Σ_i a_i  −  Σ_j c_j ∂U_j / Σ_j c_j ],   T = ½ Σ_b |p_ref − p_model|,
 
     a = max(0, 1 − p_model/p_ref) for the frames i of the batch, c = w max(0, 1 − p_ref/p_model) for
-    the chains j of this process, w their weights. p_model is a running average of the chains'
-    weighted histograms,
+    the chains j of this process, w their weights, 1 in the mean of all. p_model is a running
+    average of the chains' weighted histograms,
     h ← h + (now − h) / memory at each move, begun with where they begin, and anew with the
     histogram of each simulation of a validation; p_ref is the density of the training frames, 0
     outside the grid.
@@ -66,8 +66,8 @@ class ImpliedFES(LossTerm):
     at 42 ± 16). Of frames the direction is exact
     where the data's mean in a bin is the model's, and else draws to structures of the data; in
     either case it is 0 where p_model = p_ref, and what the model has never visited is drawn down
-    too. No configuration has a weight above 1, but where few of a batch are where the model lacks
-    they decide alone.
+    too. Of the data no configuration has a weight above 1, but where few of a batch are where the
+    model lacks they decide alone; chains are normalised in each process by itself.
 
     With smoothing the pull is of the smoothed surfaces, whose divergence is the value: it is 0
     where they are alike, but no longer the value's gradient bin by bin.

@@ -17,10 +17,10 @@ class RelativeEntropy(LossTerm):
     With p_model ∝ exp(−βU) the gradient is β(⟨∂U⟩_data − ⟨∂U⟩_model) (Shell 2008, doi
     10.1063/1.2992060), that of
 
-        β [ Σ_i a_i U(R_i) / Σ_i a_i  −  1/M Σ_j w_j U(R_j) ],
+        β [ Σ_i a_i U(R_i) / Σ_i a_i  −  Σ_j w_j U(R_j) / M ],
 
-    with the frames i of the batch and the M chains j of this process (`model.losses.chains`), which
-    move along with the model, and their weights w, of mean 1 over all processes. As a value it is
+    with the frames i of the batch and the chains j (`model.losses.chains`), M in all processes
+    together, which move along with the model, and their weights w, 1 in the mean. As a value it is
     no entropy, but a difference of mean energies of the network, logged as `relative_entropy_gap`:
     0 for a perfect model, and not for it alone.
 
@@ -59,6 +59,6 @@ class RelativeEntropy(LossTerm):
         chains = self._setting.chains
         assert chains is not None
         energies = chains.energies(system)
-        model = (chains.own_weights(system).to(energies) * energies).mean()
+        model = (chains.own_weights(system).to(energies) * energies).sum()
         kt = thermal_energy(self._setting.references[system].system.temperature_kelvin)
         return (data - model) / kt
