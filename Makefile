@@ -14,7 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CONFIG ?= configs/chignolin.yaml
+CONFIG ?= configs/chignolin.yaml configs/self_consistent.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: train test test-all fuzz lint bench docs data data-full experiment terms report setup
@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 setup: $(VENV)/.ready
 
 train: setup
-	$(BIN)/cgfe fit --config $(CONFIG)
+	$(BIN)/cgfe fit $(addprefix --config ,$(CONFIG))
 
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=5
 
