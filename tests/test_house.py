@@ -12,8 +12,8 @@ import cgfe
 
 ROOT = Path(cgfe.__file__).parent
 STOREYS = (
-    *("array_types", "errors", "units", "files", "children", "progress", "hdf5", "geometry"),
-    *("memory", "version"),
+    *("array_types", "errors", "units", "files", "children", "ending", "progress", "hdf5"),
+    *("geometry", "memory", "version"),
     *("analysis", "model", "data", "native", "kernels", "readers", "all_atom", "reference"),
     *("simulation", "report", "training", "experiment", "commands", "cli", "__main__"),
 )
