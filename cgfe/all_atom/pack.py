@@ -1,10 +1,9 @@
 """From sampler runs to one CGFrames: map every chunk, deal walkers out, attach weights."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +27,14 @@ from cgfe.all_atom.system import (
     peptide_from_pdb,
     peptide_from_sequence,
 )
-from cgfe.analysis.weights import combined_weights
 from cgfe.data.beads import RESIDUE_MASSES
 from cgfe.data.force_mapping import MapKind
 from cgfe.data.frames import CGFrames
+from cgfe.data.weighed import WeightKind, weighed
 from cgfe.errors import InputError
 from cgfe.progress import Bar
 from cgfe.units import ANGSTROM_PER_NM
 from cgfe.version import __version__
-
-log = logging.getLogger(__name__)
-
-WeightKind = Literal["estimated", "counts"]
 
 
 def pack_runs(
@@ -79,8 +74,7 @@ def pack_runs(
     every_ps : float, optional
         Spacing of the packed frames; by default that of the runs.
     weights : str
-        `estimated`: by a Markov state model or the bias, of each part from its own trajectories
-        alone; `counts`: none, for walkers long enough to be at equilibrium.
+        As for `weighed`; `counts` is for walkers long enough to be at equilibrium.
     source : str
         Recorded as the origin.
 
@@ -92,8 +86,8 @@ def pack_runs(
     trajectories, kelvin = open_runs(folders, temperature)
     first = trajectories[0].config
     stride = _stride(every_ps, first.frame_interval_ps)
-    if weights == "counts" and any(t.config.metadynamics is not None for t in trajectories):
-        raise InputError("weights is counts, but a run is biased; expected estimated.")
+    if weights != "estimated" and any(t.config.metadynamics is not None for t in trajectories):
+        raise InputError(f"weights is {weights}, but a run is biased; expected estimated.")
     parts = dealt([trajectory.group for trajectory in trajectories], validation, test)
     peptide = peptide_from_pdb(trajectories[0].folder / "topology.pdb")
     names = bead_residues(peptide.topology)
@@ -106,9 +100,8 @@ def pack_runs(
         for trajectory in Bar(trajectories, desc="mapping", unit="walker")
     ]
     interval = first.frame_interval_ps * stride
-    return CGFrames(
+    frames = CGFrames(
         **_per_frame(walkers, trajectories),
-        weights=_weights(walkers, parts, interval) if weights == "estimated" else None,
         validation_trajectories=parts["validation"],
         test_trajectories=parts["test"],
         residue_names=names,
@@ -125,6 +118,7 @@ def pack_runs(
         f"{first.time_step_fs:g} fs LangevinMiddle, {first.friction_per_ps:g}/ps",
         name="packed runs",
     )
+    return weighed(frames, weights)
 
 
 def _stride(every_ps: float | None, interval: float) -> int:
@@ -167,34 +161,6 @@ def _per_frame(
         "biased_trajectories": np.flatnonzero(biased).astype(np.int32),
         "replica_index": replicas,
     }
-
-
-def _weights(
-    walkers: Sequence[MappedTrajectory],
-    parts: Mapping[str, NDArray[np.int32]],
-    interval: float,
-) -> NDArray[np.float64] | None:
-    """Return the frames' weights, mean 1 in each part; None where there is no way to them."""
-    weights = [np.zeros(0)] * len(walkers)
-    for name, numbers in parts.items():
-        if not len(numbers):
-            continue
-        own = [walkers[number] for number in numbers]
-        logs = [walker.log_weights for walker in own]
-        try:
-            found = combined_weights([walker.positions for walker in own], logs, interval)
-        except InputError as error:
-            if any(walker.log_weights is not None for walker in walkers):
-                raise InputError(f"weights of the {name} part: {error}") from None
-            log.warning(
-                "frames have no weights, so raw counts stand for equilibrium (%s part: %s)",
-                *(name, error),
-            )
-            return None
-        ends = np.cumsum([len(walker.energies) for walker in own])[:-1]
-        for number, each in zip(numbers, np.split(found, ends), strict=True):
-            weights[number] = each
-    return np.concatenate(weights)
 
 
 def _engines(trajectories: Sequence[SampledTrajectory]) -> str:

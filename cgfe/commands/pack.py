@@ -1,4 +1,4 @@
-"""`cgfe pack`: map sampled runs to one file of CG frames."""
+"""`cgfe pack`: map sampled runs to one file of CG frames, or weigh the frames of one anew."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -16,7 +16,20 @@ from a Markov state model of unbiased ones, and where both know a region, from b
 frames of one temperature are taken; a trajectory is then a ladder. Example:
   cgfe pack --runs runs/reference/chignolin --native folded --every-ps 20 --discard-ns 40 \\
     --validation 0.25 --test 0.25 --weights counts --output frames.h5
+Imported frames of many short trajectories get weights from their own kinetics:
+  cgfe pack --frames imported.h5 --output weighed.h5
 """
+
+
+TAKEN: dict[str, set[str]] = {
+    "join": set(),
+    "frames": {"weights", "begin_folded_ns"},
+    "runs": {
+        *("force_map", "discard_ns", "native", "validation", "test", "temperature"),
+        *("every_ps", "weights", "ends"),
+    },
+}
+"""Which options each source takes."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -29,6 +42,12 @@ def run(words: Sequence[str]) -> None:
         nargs="+",
         metavar="FILE",
         help="packed stretches of one sampling, joined walker by walker in this order",
+    )
+    sources.add_argument(
+        "--frames",
+        metavar="FILE",
+        help="a frames file, chignolin or helix, whose frames are to be weighed anew (with "
+        "--weights and --begin-folded-ns)",
     )
     parser.add_argument("--output", required=True, help="frames file (.h5) to write")
     parser.add_argument(
@@ -68,8 +87,16 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument(
         "--weights",
         default="estimated",
-        choices=("estimated", "counts"),
-        help="counts: every frame counts alike (default: %(default)s)",
+        choices=("estimated", "training", "counts"),
+        help="training: estimated of the training part alone; counts: every frame counts alike "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--begin-folded-ns",
+        type=float,
+        metavar="NS",
+        help="cut training trajectories of --frames to pieces of so many ns that each begin in the "
+        "fold, as if all had been started there",
     )
     parser.add_argument(
         "--ends",
@@ -87,20 +114,24 @@ def run(words: Sequence[str]) -> None:
     from cgfe.data.join import join
     from cgfe.files import check_output
 
-    if options.ends and (options.join or len(options.runs) != 1):
+    if options.ends and (not options.runs or len(options.runs) != 1):
         parser.error("--ends needs exactly one run behind --runs")
     given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
-    if options.join and (useless := given - {"join", "output"}):
-        parser.error(f"--join takes no --{min(useless).replace('_', '-')}")
+    for source, taken in TAKEN.items():
+        if source in given and (useless := given - taken - {source, "output"}):
+            parser.error(f"--{source} takes no --{min(useless).replace('_', '-')}")
     for path in filter(None, (options.output, options.ends)):
         check_output(path)
     if options.ends:
         folder = options.runs[0]
         save_ends(replace(run_config(Path(folder)), output=folder), Path(options.ends))
+    command = "cgfe " + " ".join(words)
     if options.join:
         frames = join([CGFrames.load(path) for path in options.join])
+    elif options.frames:
+        frames = _weighed(options, command)
     else:
-        frames = _packed(options, "cgfe " + " ".join(words))
+        frames = _packed(options, command)
     frames.save(options.output)
     if frames.weights is not None and (lost := int((frames.weights == 0).sum())):
         print(f"{lost} frames lie where populations are not known; their weight is 0")
@@ -125,3 +156,17 @@ def _packed(options: Namespace, source: str) -> "CGFrames":
         weights=options.weights,
         source=source,
     )
+
+
+def _weighed(options: Namespace, command: str) -> "CGFrames":
+    from dataclasses import replace
+
+    from cgfe.data.begun_folded import begun_folded
+    from cgfe.data.embedded import EMBEDDED
+    from cgfe.data.frames import CGFrames
+    from cgfe.data.weighed import weighed
+
+    frames = CGFrames.load(EMBEDDED.get(options.frames, options.frames))
+    if options.begin_folded_ns is not None:
+        frames = begun_folded(frames, options.begin_folded_ns)
+    return replace(weighed(frames, options.weights), source=f"{frames.source}; {command}")

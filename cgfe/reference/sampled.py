@@ -13,7 +13,7 @@ from cgfe.analysis.weights import StateWeights, Walkers
 from cgfe.array_types import FloatArray, IntArray
 from cgfe.data.checks import FRAMES_AT_ONCE
 from cgfe.data.frames import CGFrames
-from cgfe.errors import InputError
+from cgfe.data.weighed import bias_logs
 from cgfe.geometry import rmsd
 from cgfe.reference.config import ReferenceConfig
 from cgfe.reference.projection import Projection, fit_tica
@@ -80,7 +80,7 @@ class Sampled:
         """
         slices = frames.trajectory_slices()
         trajectories = [frames.positions[s] for s in slices]
-        logs = _bias_logs(frames, slices)
+        logs = bias_logs(frames, slices)
         fitted = StateWeights.fit(trajectories, logs, frames.frame_interval_ps, seed)
         walkers = fitted.walkers
         folded = folding = None
@@ -147,20 +147,3 @@ def fit_projection(frames: CGFrames) -> tuple[Projection, FloatArray]:
     tica, _ = fit_tica(training, config)
     (tics,) = training.read(tica.project)
     return Projection.spanning(tica, tics, config), tics
-
-
-def _bias_logs(frames: CGFrames, slices: list[slice]) -> list[FloatArray | None]:
-    """Return each trajectory's log weights by its bias, None for an unbiased one."""
-    logs = frames.bias_log_weights
-    found: list[FloatArray | None] = []
-    for part in slices:
-        if frames.trajectory_index[part.start] not in frames.biased_trajectories:
-            found.append(None)
-        elif logs is None:
-            raise InputError(
-                f"{frames.name}: bias_log_weights are missing, so the biased trajectories cannot "
-                "be weighted anew; pack the runs again."
-            )
-        else:
-            found.append(logs[part])
-    return found

@@ -9,8 +9,8 @@ import pytest
 
 from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.dealing import dealt
-from cgfe.all_atom.mapped import FORCE_STEP, POSITION_STEP, MappedTrajectory
-from cgfe.all_atom.pack import _weights, pack_runs
+from cgfe.all_atom.mapped import FORCE_STEP, POSITION_STEP
+from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import sample
 from cgfe.data.frames import CGFrames
 from cgfe.data.splits import SplitConfig, split_frames
@@ -40,42 +40,6 @@ def test_shares_that_cannot_be_dealt_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         dealt(["a", "a"], validation, test)
-
-
-def walker(folded: np.ndarray, random: np.random.Generator) -> MappedTrajectory:
-    """Four beads on a line, 3 Å apart when folded and 5 Å when not, with thermal noise."""
-    positions = np.zeros((len(folded), 4, 3))
-    positions[:, :, 0] = np.where(folded, 3.0, 5.0)[:, None] * np.arange(4)
-    positions += random.normal(scale=0.15, size=positions.shape)
-    return MappedTrajectory(
-        positions.astype(np.float32),
-        np.zeros_like(positions, dtype=np.float32),
-        np.zeros(len(folded)),
-        np.zeros(len(folded), dtype=np.int32),
-        None,
-    )
-
-
-def test_each_part_is_weighted_by_itself() -> None:
-    random = np.random.default_rng(5)
-
-    def jumping(count: int, rate: float) -> list[MappedTrajectory]:
-        states = [np.cumsum(random.random(400) < rate) % 2 > 0 for _ in range(count)]
-        return [walker(state, random) for state in states]
-
-    walkers = [*jumping(8, 0.03), *jumping(4, 0.03)]
-    parts = {"training": np.arange(8), "validation": np.arange(0), "test": np.arange(8, 12)}
-    weights = _weights(walkers, parts, 1.0)
-    assert weights is not None
-    assert weights[:3200].mean() == pytest.approx(1)
-    assert weights[3200:].mean() == pytest.approx(1)
-    again = _weights([*walkers[:8], *jumping(4, 0.1)], parts, 1.0)
-    assert again is not None
-    np.testing.assert_array_equal(again[:3200], weights[:3200])
-    assert (again[3200:] != weights[3200:]).any()
-    # Too short for a model of its own: then no frame has a weight.
-    short = [*walkers[:11], walker(np.zeros(3, dtype=bool), random)]
-    assert _weights(short, {**parts, "training": np.arange(11), "test": [11]}, 1.0) is None
 
 
 def test_packed_frames_are_spaced_and_rounded(tmp_path: Path) -> None:
