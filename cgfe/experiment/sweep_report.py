@@ -16,10 +16,12 @@ from cgfe.experiment.figures import Setting
 from cgfe.experiment.further import FurtherFigure, compare_figures
 from cgfe.experiment.intervals import SettingMean
 from cgfe.experiment.results import SweepResults, further_labels, gather, text_of
-from cgfe.experiment.runs import FINISHED, SweepRuns, read_runs
+from cgfe.experiment.runs import FINISHED, SWEEP_COPY, SweepRuns, read_runs
 from cgfe.experiment.soundness import soundness_words
 from cgfe.experiment.trapping import LABELS, NOTE, trapping_words
 from cgfe.files import replacing
+from cgfe.report.run import read_metrics
+from cgfe.report.several import ShownRun
 from cgfe.report.sweep import FigureTable, SweepPage, write_sweep_page
 from cgfe.simulation.results import FreeEnergyResult
 
@@ -153,37 +155,49 @@ def _page(
             }
             for c in found.comparisons
         ],
-        surfaces=_surfaces(results, base, found),
+        shown=_shown(results, base, found),
         tables=tables,
         facts=_facts(runs, results),
         troubles=troubles,
+        sweep_file=_text(runs.folder / SWEEP_COPY),
     )
 
 
-def _surfaces(
-    results: SweepResults, base: int, found: Decision
-) -> list[tuple[str, FreeEnergyResult]]:
+def _shown(results: SweepResults, base: int, found: Decision) -> list[ShownRun]:
     """Return the run in the middle of its seeds of the baseline, the lowest mean and the last.
 
     Those of another grid than the first's, or another reference, cannot stand on its axes.
     """
     best = int(np.nanargmin([mean.mean.value for mean in found.means]))
-    shown: list[tuple[str, FreeEnergyResult]] = []
+    shown: list[ShownRun] = []
     for row in dict.fromkeys((base, best, len(results.settings) - 1)):
         columns = [column for place, column in results.runs if place == row]
         if not columns:
             continue
         order = sorted(columns, key=lambda column: results.figures[row, column])
-        run = results.runs[row, order[len(order) // 2]]
+        middle = order[len(order) // 2]
+        folder = results.runs[row, middle].folder
         system = "/".join(results.metric.split("/")[1:-1])
         try:
-            loaded = FreeEnergyResult.load(run.folder, f"-{system}" if system else "")
+            loaded = FreeEnergyResult.load(folder, f"-{system}" if system else "")
         except InputError:
             continue  # the figures need its .json alone
-        if shown and not _same_reference(loaded, shown[0][1]):
+        if shown and not _same_reference(loaded, shown[0].result):
             continue
-        shown.append((f"{results.option} {text_of(results.settings[row])}", loaded))
+        shown.append(
+            ShownRun(
+                f"{results.option} {text_of(results.settings[row])}",
+                text_of(results.seeds[middle]),
+                loaded,
+                read_metrics(folder / "metrics.csv"),
+                _text(folder / "config.yaml"),
+            )
+        )
     return shown
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _same_reference(one: FreeEnergyResult, other: FreeEnergyResult) -> bool:

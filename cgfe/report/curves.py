@@ -27,7 +27,7 @@ def plot_curves(
     priors : mapping, optional
         What the prior alone has of a term, drawn as a line; of mean forces the rows tell it.
     """
-    curves = _curves(rows)
+    curves = curves_of(rows)
     levels = dict(priors or {})
     if "mean_force_mse" in curves and "mean_force_mse_prior" in curves:
         told = curves.pop("mean_force_mse_prior")
@@ -58,7 +58,7 @@ def plot_curves(
     return figure
 
 
-def _curves(
+def curves_of(
     rows: Sequence[Mapping[str, float]],
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Sort finite values into {term: {series: [(epoch, value), ...]}}.

@@ -4,7 +4,6 @@ Every function returns a matplotlib Figure that belongs to no window and no glob
 works without a display. Colours of text and frames follow matplotlib's rcParams (`DARK`).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -80,14 +79,14 @@ def plot_surfaces(result: FreeEnergyResult) -> Figure:
     surfaces = {"reference": result.reference, "model": result.model}
     if result.prior_density is not None:
         surfaces["prior alone"] = result.prior_density
-    energies = {name: _free_energy_kt(density) for name, density in surfaces.items()}
+    energies = {name: free_energy_kt(density) for name, density in surfaces.items()}
     figure = Figure(figsize=(8, 6.6) if len(energies) > 2 else (11, 3.6), layout="constrained")
     panels = figure.subplots(*((2, 2) if len(energies) > 2 else (1, 3)), sharex=True, sharey=True)
     *surface_panels, difference = panels.flat
     colours = mpl.colormaps["viridis"]
-    norm = BoundaryNorm(_levels(energies["reference"]), colours.N, extend="max")
+    norm = BoundaryNorm(levels(energies["reference"]), colours.N, extend="max")
     for axes, (name, energy) in zip(surface_panels, energies.items(), strict=True):
-        mesh = _draw_bins(axes, result, energy, cmap=colours, norm=norm)
+        mesh = draw_bins(axes, result, energy, cmap=colours, norm=norm)
         axes.set_title(name)
     figure.colorbar(mesh, ax=surface_panels[1], label="free energy, kT")
     _draw_difference(figure, difference, result, energies)
@@ -112,7 +111,7 @@ def plot_profiles(result: FreeEnergyResult) -> Figure:
         centres = (result.edges[tic][:-1] + result.edges[tic][1:]) / 2
         for name, density, style in lines:
             if density is not None:
-                axes.plot(centres, _free_energy_kt(density.sum(axis=1 - tic)), label=name, **style)
+                axes.plot(centres, free_energy_kt(density.sum(axis=1 - tic)), label=name, **style)
         axes.set(xlabel=f"TIC {tic + 1}", xlim=result.edges[tic][[0, -1]])
     panels[0].set(ylabel="free energy, kT")
     panels[0].set_ylim(bottom=-0.2, top=min(panels[0].get_ylim()[1], CEILING_KT))
@@ -120,46 +119,7 @@ def plot_profiles(result: FreeEnergyResult) -> Figure:
     return figure
 
 
-def plot_sweep_surfaces(runs: Sequence[tuple[str, FreeEnergyResult]]) -> Figure:
-    """Draw the reference and the surfaces of named runs on the same axes and colour levels."""
-    first = runs[0][1]
-    named = [("reference", first.reference), *((name, run.model) for name, run in runs)]
-    columns = min(len(named), 3)
-    lines = -(-len(named) // columns)
-    figure = Figure(figsize=(3.4 * columns, 3.1 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    colours = mpl.colormaps["viridis"]
-    norm = BoundaryNorm(_levels(_free_energy_kt(first.reference)), colours.N, extend="max")
-    for axes, (name, density) in zip(panels.flat, named, strict=False):
-        mesh = _draw_bins(axes, first, _free_energy_kt(density), cmap=colours, norm=norm)
-        axes.set_title(name, fontsize=9)
-        axes.set(xlabel="TIC 1", ylabel="TIC 2")
-    for axes in panels.flat[len(named) :]:
-        axes.set_axis_off()
-    figure.colorbar(mesh, ax=panels, label="free energy, kT")
-    return figure
-
-
-def plot_sweep_profiles(runs: Sequence[tuple[str, FreeEnergyResult]]) -> Figure:
-    """Draw F along each TIC in kT above its minimum: the reference and named runs."""
-    figure = Figure(figsize=(8, 3.3), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    first = runs[0][1]
-    for tic, axes in enumerate(panels):
-        centres = (first.edges[tic][:-1] + first.edges[tic][1:]) / 2
-        reference = _free_energy_kt(first.reference.sum(axis=1 - tic))
-        colour = mpl.rcParams["text.color"]
-        axes.plot(centres, reference, color=colour, lw=2.4, label="reference")
-        for name, run in runs:
-            axes.plot(centres, _free_energy_kt(run.model.sum(axis=1 - tic)), lw=1.6, label=name)
-        axes.set(xlabel=f"TIC {tic + 1}", xlim=first.edges[tic][[0, -1]])
-    panels[0].set(ylabel="free energy, kT")
-    panels[0].set_ylim(bottom=-0.2, top=min(panels[0].get_ylim()[1], CEILING_KT))
-    panels[1].legend(frameon=False, fontsize=8)
-    return figure
-
-
-def _free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+def free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return -ln p above its minimum; NaN where p is zero."""
     energy = np.full(probability.shape, np.nan)
     visited = probability > 0
@@ -168,13 +128,13 @@ def _free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return energy
 
 
-def _levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+def levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return colour levels in steps of half a kT over the reference's range."""
     top = np.nanmax(np.ceil(reference), initial=1.0)
     return np.arange(0, min(top, CEILING_KT) + 0.25, 0.5)
 
 
-def _draw_bins(axes: Axes, result: FreeEnergyResult, values: RealArray, **style: Any) -> Any:
+def draw_bins(axes: Axes, result: FreeEnergyResult, values: RealArray, **style: Any) -> Any:
     mesh = axes.pcolormesh(*result.edges, np.ma.masked_invalid(values).T, rasterized=True, **style)
     axes.set_xlim(*result.edges[0][[0, -1]])
     axes.set_ylim(*result.edges[1][[0, -1]])
@@ -190,7 +150,7 @@ def _draw_difference(
     if common.any():
         difference -= difference[common].mean()
         limit = float(np.clip(np.ceil(np.quantile(abs(difference[common]), 0.98)), 1, 6))
-    mesh = _draw_bins(axes, result, difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    mesh = draw_bins(axes, result, difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
     figure.colorbar(mesh, ax=axes, label="model − reference, kT", extend="both")
     # A bin where the surfaces agree is white, so a bin that nobody visits must not be.
     axes.set_facecolor(UNVISITED_COLOUR)
@@ -201,7 +161,7 @@ def _draw_difference(
     ):
         if only.any():
             flat = ListedColormap([colour])
-            _draw_bins(axes, result, np.where(only, 0.0, np.nan), cmap=flat)
+            draw_bins(axes, result, np.where(only, 0.0, np.nan), cmap=flat)
             legend.append(Patch(facecolor=colour, label=label))
     axes.set_title("difference")
     if legend:

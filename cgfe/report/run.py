@@ -163,13 +163,13 @@ def _system(folder: Path, suffix: str) -> dict[str, Any]:
     if len(result.structure_edges):
         figures.append(
             figure(
-                lambda: plot_distributions(result),
+                lambda: plot_distributions([("model", result)]),
                 "Distributions of structures, all bonds, angles and dihedrals of a kind together",
             )
         )
         figures.append(
             figure(
-                lambda: plot_contacts(result),
+                lambda: plot_contacts([("model", result)]),
                 f"Probability that beads three or more bonds apart are within {CONTACT:g} Å, and "
                 "the difference (red: in contact too often)",
             )

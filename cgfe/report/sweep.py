@@ -15,23 +15,10 @@ from numpy.typing import NDArray
 from cgfe.analysis.floor import Floor
 from cgfe.analysis.intervals import Interval
 from cgfe.report.pages import figure, write_page
-from cgfe.report.plots import (
-    MODEL_COLOUR,
-    PRIOR_COLOUR,
-    plot_sweep_profiles,
-    plot_sweep_surfaces,
-)
-from cgfe.simulation.results import FreeEnergyResult
+from cgfe.report.plots import MODEL_COLOUR, PRIOR_COLOUR
+from cgfe.report.several import ShownRun, figures_of
 
 PAGE = "sweep_report.html.j2"
-SURFACES = (
-    (
-        plot_sweep_surfaces,
-        "Free-energy surfaces on the same axes and colours: the reference, and the run in the "
-        "middle of its seeds of the baseline, of the lowest mean and of the last setting",
-    ),
-    (plot_sweep_profiles, "Free energy along each TIC, of the same runs"),
-)
 FLOOR_COLOUR = "#4cc38a"
 LONGEST_LEVEL = 8
 """Letters of a setting's name above which all stand upright."""
@@ -88,14 +75,16 @@ class SweepPage:
     floor : Floor, optional
     mean_rows, comparison_rows : sequence of dict
         The tables' rows.
-    surfaces : sequence of (name, FreeEnergyResult)
-        Some runs, of the same reference, whose surfaces are shown; may be none.
+    shown : sequence of ShownRun
+        Some runs, of the same reference, whose figures are shown; may be none.
     tables : sequence of FigureTable
         Further figures; may be none.
     facts : sequence of (name, text)
         About the runs.
     troubles : sequence of (run, words)
         Runs without a figure, and why.
+    sweep_file : str
+        Its text; empty where there is none.
     """
 
     name: str
@@ -115,10 +104,11 @@ class SweepPage:
     floor: Floor | None
     mean_rows: Sequence[dict[str, Any]]
     comparison_rows: Sequence[dict[str, Any]]
-    surfaces: Sequence[tuple[str, FreeEnergyResult]]
+    shown: Sequence[ShownRun]
     tables: Sequence[FigureTable]
     facts: Sequence[tuple[str, str]]
     troubles: Sequence[tuple[str, str]]
+    sweep_file: str
 
 
 def write_sweep_page(page: SweepPage, output: Path) -> Path:
@@ -142,9 +132,7 @@ def write_sweep_page(page: SweepPage, output: Path) -> Path:
         page=page,
         name=page.name,
         figures=[figure(partial(draw, page), caption) for draw, caption in drawn],
-        surfaces=[figure(partial(draw, page.surfaces), caption) for draw, caption in SURFACES]
-        if page.surfaces
-        else [],
+        shown=figures_of(page.shown),
     )
     return output
 

@@ -17,6 +17,7 @@ from cgfe.errors import InputError
 from cgfe.experiment.results import gather
 from cgfe.experiment.runs import read_runs
 from cgfe.experiment.sweep_report import write_sweep_report
+from cgfe.report.structure import LABELS
 from cgfe.simulation.results import FreeEnergyResult
 from tests.experiment.made_results import (
     JS,
@@ -128,11 +129,11 @@ def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_page_fits_a_browser(width: int, tmp_path: Path) -> None:
-    """With rows of trapping, and a message of one long word."""
+    """With rows of trapping, all that runs can have, and a message of one long word."""
     folder = write_sweep(tmp_path / "sweep-made", failed={(0.5, 2): "a/" + "long/" * 80})
-    write_saved(folder, None, told=lambda *run: {"trapping": trapping_of(*run)})
+    save_results(folder)
     report(folder)
-    check_layout(folder / "sweep.html", width, images=2)
+    check_layout(folder / "sweep.html", width, images=7)
 
 
 def test_failed_and_missing_runs_are_told(tmp_path: Path) -> None:
@@ -283,25 +284,45 @@ def test_other_figures_of_the_simulation_stand_in_a_table(tmp_path: Path) -> Non
     assert "JS of the RMSD to the native structure, nats" in page.text
 
 
-def test_surfaces_of_the_middle_runs_are_shown(tmp_path: Path) -> None:
+def save_results(folder: Path) -> None:
+    """Give every run all that a page shows of one."""
+    density = np.full((4, 4), 1 / 16)
+    kinds = len(LABELS)
+    for row in (row for row in read_rows(folder) if row[JS]):
+        run = folder / Path(row["run"]).name
+        FreeEnergyResult(
+            system="x", metrics={"js": float(row[JS])}, floor={}, prior={}, simulation={},
+            edges=(np.arange(5.0), np.arange(5.0)), reference=density, model=density,
+            residue_names=("TYR", "GLY"), structure_edges=np.tile(np.arange(4.0), (kinds, 1)),
+            structure_reference=np.ones((kinds, 3)), structure_model=np.ones((kinds, 3)),
+            contacts_reference=np.ones((2, 2)), contacts_model=np.zeros((2, 2)),
+            trapping=trapping_of(float(row[WEIGHT]), int(row[SEED])),
+        ).save(run)  # fmt: skip
+        (run / "metrics.csv").write_text("epoch,step,validation/force_mse\n0,1,70\n1,2,69\n")
+        (run / "config.yaml").write_text(f"# <{run.name}>\n{'long_' * 80}: 0\n")
+
+
+def test_the_middle_runs_are_shown(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep-made")
     write_saved(folder, None)
     written = write_sweep_report(folder)
-    assert written.drawn.surfaces == []  # the numbers alone
-    density = np.full((4, 4), 1 / 16)
-    for row in read_rows(folder):
-        value = float(row[JS])
-        FreeEnergyResult(
-            system="x", metrics={"js": value}, floor={}, prior={}, simulation={},
-            edges=(np.arange(5.0), np.arange(5.0)), reference=density, model=density,
-        ).save(folder / Path(row["run"]).name)  # fmt: skip
+    assert written.drawn.shown == []  # the numbers alone
+    save_results(folder)
+    with (folder / "sweep.yaml").open("a") as file:
+        file.write("# <made>\n")
     written = write_sweep_report(folder)
-    names = [name for name, _ in written.drawn.surfaces]
+    names = [run.name for run in written.drawn.shown]
     assert names == ["energy weight 0", "energy weight 0.5", "energy weight 1"]  # 0.5 is lowest
     middle = sorted(rising(0.0, seed) for seed in range(8))[4]
-    assert written.drawn.surfaces[0][1].metrics["js"] == pytest.approx(middle)
-    images = written.page.read_text(encoding="utf-8").count("data:image/png")
-    assert images == 8  # errors, differences, surfaces, profiles; light and dark
+    first = written.drawn.shown[0]
+    assert first.result.metrics["js"] == pytest.approx(middle)
+    html = written.page.read_text(encoding="utf-8")
+    # Errors, differences, surfaces, profiles, structures, contacts, training; light and dark.
+    assert html.count("data:image/png") == 14
+    assert "# &lt;made&gt;" in html
+    (row,) = (r for r in read_rows(folder) if float(r[JS]) == first.result.metrics["js"])
+    assert f"# &lt;{Path(row['run']).name}&gt;" in html
+    assert f"Configuration of energy weight 0, seed {first.seed}" in html
 
 
 @pytest.mark.parametrize("lacks", ["samples", "walkers", "one run's", "another figure"])

@@ -13,8 +13,6 @@ from cgfe.report.plots import (
     DARK,
     plot_profiles,
     plot_surfaces,
-    plot_sweep_profiles,
-    plot_sweep_surfaces,
 )
 from cgfe.report.prior_plots import plot_prior_fit
 from cgfe.report.traces import plot_traces
@@ -182,25 +180,6 @@ def test_curves_have_the_priors_level_beside_them() -> None:
     for axes, level in zip(shown.values(), (74.0, 8.5), strict=True):
         (prior,) = (line for line in axes.lines if line.get_label() == "prior alone")
         assert set(prior.get_ydata()) == {level}
-
-
-def test_runs_of_a_sweep_share_axes_and_levels(result: FreeEnergyResult) -> None:
-    other = replace(result, model=gaussian(1.0, 0.5))
-    runs = [("weight 0", result), ("weight 1", other)]
-    shown = panels(plot_sweep_surfaces(runs))
-    assert list(shown) == ["reference", "weight 0", "weight 1"]
-    norms = [axes.collections[0].norm for axes in shown.values()]
-    assert all((norm.boundaries == norms[0].boundaries).all() for norm in norms)
-    found = mesh(shown["weight 1"])
-    known = other.model > 0
-    assert (found.mask == ~known).all()
-    np.testing.assert_allclose(found[known], -np.log(other.model[known] / other.model.max()))
-    assert len({axes.get_xlim() for axes in shown.values()}) == 1
-    first, second = plot_sweep_profiles(runs).axes
-    assert [line.get_label() for line in second.lines] == ["reference", "weight 0", "weight 1"]
-    along = other.model.sum(axis=1)
-    drawn = np.asarray(first.lines[2].get_ydata())
-    np.testing.assert_allclose(drawn[along > 0], -np.log(along[along > 0] / along.max()))
 
 
 def test_dark_style_changes_only_colours(result: FreeEnergyResult) -> None:

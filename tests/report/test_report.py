@@ -217,14 +217,16 @@ def test_page_fits_a_browser(width: int, run_dir: Path) -> None:
 
 
 def test_distributions_and_contacts_are_drawn_as_they_are() -> None:
-    panels = [axes for axes in plot_distributions(structured()).axes if axes.axison]
+    panels = [axes for axes in plot_distributions([("model", structured())]).axes if axes.axison]
     assert len(panels) == 4  # no RMSD
     for axes in panels:
         steps = {patch.get_label(): patch.get_data().values for patch in axes.patches}
         np.testing.assert_allclose(steps["model"], np.arange(10) / 45)
         np.testing.assert_allclose(steps["reference"], 0.1)
     images = [
-        axes.images[0].get_array() for axes in plot_contacts(structured()).axes if axes.images
+        axes.images[0].get_array()
+        for axes in plot_contacts([("model", structured())]).axes
+        if axes.images
     ]
     reference, model, difference = images[:3]
     assert (reference[0, 9], model[0, 9], difference[0, 9]) == (0.75, 0.25, -0.5)

@@ -30,10 +30,11 @@ def page(floor: Floor | None = None) -> SweepPage:
         floor=floor,
         mean_rows=(),
         comparison_rows=(),
-        surfaces=(),
+        shown=(),
         tables=(),
         facts=(),
         troubles=(),
+        sweep_file="",
     )
 
 
