@@ -81,7 +81,7 @@ JOBS ?= 2
 REPORT ?=
 
 runs/begun_folded_raw.h5 runs/begun_folded_weighted.h5: runs/begun_folded_%.h5: | setup
-	$(BIN)/cgfe pack --frames chignolin --begin-folded-ns 10 --weights $(if $(filter raw,$*),counts,training) --output $@
+	$(BIN)/cgfe pack --frames chignolin --begin-folded-ns 20 --weights $(if $(filter raw,$*),counts,training) --output $@
 
 experiment: setup $(if $(filter raw_frames,$(SWEEP)),runs/begun_folded_raw.h5 runs/begun_folded_weighted.h5)
 	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS); swept=$$?; \

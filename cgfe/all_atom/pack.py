@@ -1,5 +1,6 @@
 """From sampler runs to one CGFrames: map every chunk, deal walkers out, attach weights."""
 
+import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ from cgfe.errors import InputError
 from cgfe.progress import Bar
 from cgfe.units import ANGSTROM_PER_NM
 from cgfe.version import __version__
+
+log = logging.getLogger(__name__)
 
 
 def pack_runs(
@@ -118,7 +121,13 @@ def pack_runs(
         f"{first.time_step_fs:g} fs LangevinMiddle, {first.friction_per_ps:g}/ps",
         name="packed runs",
     )
-    return weighed(frames, weights)
+    try:
+        return weighed(frames, weights)
+    except InputError as error:
+        if weights != "estimated" or len(frames.biased_trajectories):
+            raise
+        log.warning("frames have no weights, so raw counts stand for equilibrium (%s)", error)
+        return frames
 
 
 def _stride(every_ps: float | None, interval: float) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cgfe.commands.parsing import Parser
+from cgfe.errors import InputError
 
 if TYPE_CHECKING:
     from cgfe.data.frames import CGFrames
@@ -95,8 +96,9 @@ def run(words: Sequence[str]) -> None:
         "--begin-folded-ns",
         type=float,
         metavar="NS",
-        help="cut training trajectories of --frames to pieces of so many ns that each begin in the "
-        "fold, as if all had been started there",
+        help="train on pieces of so many ns of the training trajectories of --frames that each "
+        "begin in the fold, as if all had been started there, and test on the whole ones: what "
+        "are weights worth?",
     )
     parser.add_argument(
         "--ends",
@@ -167,6 +169,12 @@ def _weighed(options: Namespace, command: str) -> "CGFrames":
     from cgfe.data.weighed import weighed
 
     frames = CGFrames.load(EMBEDDED.get(options.frames, options.frames))
+    unknown = frames.weights is not None and not len(frames.biased_trajectories)
+    if unknown and options.weights != "counts":
+        raise InputError(
+            f"{frames.name}: has weights already, perhaps of a bias that its kinetics do not know; "
+            "--weights counts drops them first."
+        )
     if options.begin_folded_ns is not None:
         frames = begun_folded(frames, options.begin_folded_ns)
     return replace(weighed(frames, options.weights), source=f"{frames.source}; {command}")

@@ -1,23 +1,31 @@
-"""Long trajectories cut as if each had been started in the fold."""
+"""A set whose counts are wrong and whose truth is known: pieces that begin in the fold."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cgfe.analysis.core_sets import FOLDED, core_of
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 from cgfe.geometry import rmsd
 
+PER_FRAME = ("positions", "forces", "force_standard_errors", "all_atom_energies", "replica_index")
+
 
 def begun_folded(frames: CGFrames, nanoseconds: float) -> CGFrames:
-    """Return the frames with training trajectories cut to pieces that begin in the fold.
+    """Return pieces of the training trajectories, each from the folded core, to be trained on.
 
     Many projects start all that they sample from the one structure that they have. Until these
-    trajectories have forgotten it, counts are not of equilibrium, while transitions are right: a
-    piece begins where a trajectory is folded, whatever went before, so nothing that comes
-    after is selected. Pieces do not overlap; what lies between them is dropped, as is what was
-    known of energies by a bias. Validation and test stay as they are.
+    trajectories have forgotten it, counts are not of equilibrium. A piece begins where a
+    trajectory comes into the folded core (`core_of`), whatever went before, so nothing that comes
+    after is selected: its transitions are as right as the trajectory's. Pieces do not overlap,
+    and what lies between them is dropped.
+
+    The whole training trajectories are the test part: what right weights would bring back.
+    Validation stays as it is. Frames have no weights.
 
     Parameters
     ----------
@@ -42,47 +50,49 @@ def begun_folded(frames: CGFrames, nanoseconds: float) -> CGFrames:
             f"pieces of {nanoseconds:g} ns; expected at least two frames, and a multiple of the "
             f"frame interval, {frames.frame_interval_ps:g} ps."
         )
+    held_out = {*frames.validation_trajectories, *frames.test_trajectories}
+    slices = {int(frames.trajectory_index[own.start]): own for own in frames.trajectory_slices()}
+    whole = [own for index, own in slices.items() if index not in held_out]
+    validation = [slices[int(index)] for index in frames.validation_trajectories]
     pieces: list[slice] = []
-    held_out: dict[str, list[int]] = {"validation": [], "test": []}
-    for own in frames.trajectory_slices():
-        index = frames.trajectory_index[own.start]
-        if index in frames.validation_trajectories or index in frames.test_trajectories:
-            part = "validation" if index in frames.validation_trajectories else "test"
-            held_out[part].append(len(pieces))
-            pieces.append(own)
-            continue
-        folded = rmsd(frames.positions[own], frames.native_positions) <= frames.folded_rmsd
-        pieces += _pieces(folded, own.start, length)
-    if len(pieces) == sum(map(len, held_out.values())):
+    for own in whole:
+        away = rmsd(frames.positions[own], frames.native_positions)
+        folded = core_of(away, frames.folded_rmsd) == FOLDED
+        pieces += [slice(own.start + s, own.start + s + length) for s in _starts(folded, length)]
+    if not pieces:
         raise InputError(f"{frames.name}: no {nanoseconds:g} ns begin in the fold.")
-    rows = np.concatenate([np.r_[piece] for piece in pieces])
-    lengths = [piece.stop - piece.start for piece in pieces]
-    per_frame = {
-        key: getattr(frames, key)[rows]
-        for key in (
-            *("positions", "forces", "force_standard_errors", "all_atom_energies"),
-            *("weights", "replica_index"),
-        )
-        if getattr(frames, key) is not None
+    return _taken(frames, pieces, validation, whole)
+
+
+def _starts(folded: NDArray[np.bool_], length: int) -> list[int]:
+    """Return where pieces begin, each at the first folded frame behind the one before."""
+    found, place = [], 0
+    while place + length <= len(folded):
+        if folded[place]:
+            found.append(place)
+        place += length if folded[place] else 1
+    return found
+
+
+def _taken(
+    frames: CGFrames,
+    training: Sequence[slice],
+    validation: Sequence[slice],
+    test: Sequence[slice],
+) -> CGFrames:
+    """Return frames of which each slice is a trajectory of its part."""
+    every = [*training, *validation, *test]
+    rows = np.concatenate([np.r_[own] for own in every])
+    numbers = np.arange(len(every), dtype=np.int32)
+    arrays: dict[str, Any] = {
+        key: getattr(frames, key)[rows] for key in PER_FRAME if getattr(frames, key) is not None
     }
     return replace(
         frames,
-        **per_frame,
+        **arrays,
+        weights=None,
         bias_log_weights=None,
-        trajectory_index=np.repeat(np.arange(len(pieces)), lengths).astype(np.int32),
-        validation_trajectories=np.array(held_out["validation"], dtype=np.int32),
-        test_trajectories=np.array(held_out["test"], dtype=np.int32),
+        trajectory_index=np.repeat(numbers, [own.stop - own.start for own in every]),
+        validation_trajectories=numbers[len(training) : len(training) + len(validation)],
+        test_trajectories=numbers[len(training) + len(validation) :],
     )
-
-
-def _pieces(folded: NDArray[np.bool_], start: int, length: int) -> list[slice]:
-    """Return slices of a length, each from the first folded frame behind the one before."""
-    found: list[slice] = []
-    place = 0
-    while place + length <= len(folded):
-        if folded[place]:
-            found.append(slice(start + place, start + place + length))
-            place += length
-        else:
-            place += 1
-    return found

@@ -1,6 +1,5 @@
 """Equilibrium weights of a frames file, of each part from its own trajectories alone."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -12,8 +11,6 @@ from cgfe.analysis.weights import combined_weights
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 WeightKind = Literal["estimated", "training", "counts"]
 
 
@@ -24,24 +21,30 @@ def weighed(frames: CGFrames, kind: WeightKind) -> CGFrames:
     ----------
     frames : CGFrames
     kind : str
-        `estimated`: by a Markov state model or the bias, of each part from its own trajectories;
-        `training`: so in training, while all frames of validation and test count alike;
-        `counts`: none. Where unbiased trajectories are too short for a model, there are none
-        either, and a warning says so.
+        `estimated`: by a Markov state model or the bias, of each part that the file names from
+        its own trajectories; `training`: so in training, while all frames of validation and
+        test count alike; `counts`: none.
 
     Raises
     ------
     InputError
         If frames of a biased trajectory would count alike, its log weights by the bias are
-        missing, or no way gives populations.
+        missing, no part is named, or no way gives populations: unbiased trajectories are too
+        short for a model.
     """
     slices = frames.trajectory_slices()
     logs = bias_logs(frames, slices)
     weights = np.ones(len(frames))
-    for name, own in _parts(frames, slices).items():
+    parts = _parts(frames, slices)
+    if kind == "training" and len(parts) == 1:
+        raise InputError(
+            f"weights is training, but {frames.name} names no trajectories for validation or test; "
+            "expected estimated or counts."
+        )
+    for name, own in parts.items():
         if kind == "counts" or (kind == "training" and name != "training"):
             by_bias = [log for log in (logs[k] for k in own) if log is not None]
-            if any(np.ptp(log) > 0 for log in by_bias):
+            if by_bias and np.ptp(np.concatenate(by_bias)) > 0:
                 raise InputError(f"weights is {kind}, but a run is biased; expected estimated.")
             continue
         try:
@@ -51,13 +54,7 @@ def weighed(frames: CGFrames, kind: WeightKind) -> CGFrames:
                 frames.frame_interval_ps,
             )
         except InputError as error:
-            if len(frames.biased_trajectories):
-                raise InputError(f"weights of the {name} part: {error}") from None
-            logger.warning(
-                "frames have no weights, so raw counts stand for equilibrium (%s part: %s)",
-                *(name, error),
-            )
-            return replace(frames, weights=None)
+            raise InputError(f"weights of the {name} part: {error}") from None
         weights[np.concatenate([np.r_[slices[k]] for k in own])] = found
     return replace(frames, weights=None if kind == "counts" else weights)
 

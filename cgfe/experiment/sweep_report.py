@@ -191,13 +191,18 @@ def _shown(results: SweepResults, base: int, found: Decision) -> list[ShownRun]:
                 loaded,
                 read_metrics(folder / "metrics.csv"),
                 _text(folder / "config.yaml"),
+                system,
             )
         )
     return shown
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    """Return what a file says, nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _same_reference(one: FreeEnergyResult, other: FreeEnergyResult) -> bool:

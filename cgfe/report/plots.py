@@ -84,7 +84,7 @@ def plot_surfaces(result: FreeEnergyResult) -> Figure:
     panels = figure.subplots(*((2, 2) if len(energies) > 2 else (1, 3)), sharex=True, sharey=True)
     *surface_panels, difference = panels.flat
     colours = mpl.colormaps["viridis"]
-    norm = BoundaryNorm(levels(energies["reference"]), colours.N, extend="max")
+    norm = BoundaryNorm(colour_levels(energies["reference"]), colours.N, extend="max")
     for axes, (name, energy) in zip(surface_panels, energies.items(), strict=True):
         mesh = draw_bins(axes, result, energy, cmap=colours, norm=norm)
         axes.set_title(name)
@@ -128,13 +128,14 @@ def free_energy_kt(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return energy
 
 
-def levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+def colour_levels(reference: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return colour levels in steps of half a kT over the reference's range."""
     top = np.nanmax(np.ceil(reference), initial=1.0)
     return np.arange(0, min(top, CEILING_KT) + 0.25, 0.5)
 
 
 def draw_bins(axes: Axes, result: FreeEnergyResult, values: RealArray, **style: Any) -> Any:
+    """Draw values (n1, n2) of the grid's bins, none where they are NaN; return the mesh."""
     mesh = axes.pcolormesh(*result.edges, np.ma.masked_invalid(values).T, rasterized=True, **style)
     axes.set_xlim(*result.edges[0][[0, -1]])
     axes.set_ylim(*result.edges[1][[0, -1]])

@@ -105,15 +105,23 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
     A step may stand there several times, with different columns or again after the run was
     resumed; of each column the last value counts. A missing file has no rows.
+
+    Raises
+    ------
+    InputError
+        If it is no table.
     """
     if not path.is_file():
         return []
     merged: dict[float, dict[str, float]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for cells in csv.DictReader(file):
-            parsed = {key: _parse(cell) for key, cell in cells.items()}
-            row = {key: number for key, number in parsed.items() if number is not None}
-            merged.setdefault(row.get("step", -1.0), {}).update(row)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for cells in csv.DictReader(file):
+                parsed = {key: _parse(cell) for key, cell in cells.items()}
+                row = {key: number for key, number in parsed.items() if number is not None}
+                merged.setdefault(row.get("step", -1.0), {}).update(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable table ({error}).") from None
     return [merged[step] for step in sorted(merged)]
 
 

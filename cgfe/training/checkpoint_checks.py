@@ -147,7 +147,8 @@ def check_same_loss(checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
     if differing:
         raise InputError(
             "the checkpoint was trained with another loss, they differ in "
-            f"{', '.join(sorted(differing))}; give the run's own."
+            f"{', '.join(sorted(differing))}; give the run's own, or, where an older cgfe wrote "
+            "it, begin anew."
         )
 
 

@@ -42,7 +42,9 @@ def test_shares_that_cannot_be_dealt_are_refused(
         dealt(["a", "a"], validation, test)
 
 
-def test_packed_frames_are_spaced_and_rounded(tmp_path: Path) -> None:
+def test_packed_frames_are_spaced_and_rounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = SamplerConfig(
         output=str(tmp_path / "run"),
         sequence="AGA",
@@ -67,6 +69,11 @@ def test_packed_frames_are_spaced_and_rounded(tmp_path: Path) -> None:
     chosen = [s.start + k for s in every.trajectory_slices() for k in range(3 + 3, 21, 4)]
     np.testing.assert_array_equal(frames.positions, every.positions[chosen])
     np.testing.assert_array_equal(frames.forces, every.forces[chosen])
+    # So short that no kinetics are known.
+    assert pack_runs([config.output], "constraint_aware", test=0.25).weights is None
+    assert "raw counts stand for equilibrium (weights of the training part" in caplog.text
+    with pytest.raises(InputError, match="weights of the training part"):
+        pack_runs([config.output], "constraint_aware", test=0.25, weights="training")
     with pytest.raises(InputError, match=r"every-ps is 2\.5; expected a multiple"):
         pack_runs([config.output], every_ps=2.5)
     with pytest.raises(InputError, match="nothing left after the discarded 1 ns"):

@@ -12,6 +12,7 @@ from cgfe.data.begun_folded import begun_folded
 from cgfe.data.frames import CGFrames
 from cgfe.data.weighed import weighed
 from cgfe.errors import InputError
+from cgfe.geometry import rmsd
 
 BEADS = 4
 
@@ -81,7 +82,7 @@ def test_each_part_is_weighted_by_itself() -> None:
     np.testing.assert_array_equal(training[:3200], weights[:3200])
     np.testing.assert_array_equal(training[3200:], 1.0)
     assert weighed(replace(frames, weights=weights), "counts").weights is None
-    # Too short for a model of its own: then no frame has a weight.
+    # Too short for a model of its own.
     kept = np.r_[:4400, 4400:4403]
     short = replace(
         frames,
@@ -89,7 +90,10 @@ def test_each_part_is_weighted_by_itself() -> None:
         trajectory_index=frames.trajectory_index[kept],
         test_trajectories=np.array([11], dtype=np.int32),
     )
-    assert weighed(short, "estimated").weights is None
+    with pytest.raises(InputError, match="weights of the test part: "):
+        weighed(short, "estimated")
+    with pytest.raises(InputError, match="names no trajectories for validation or test"):
+        weighed(jumping(12, (0.03, 0.03), 40), "training")
 
 
 def test_biased_frames_do_not_count_alike() -> None:
@@ -97,12 +101,14 @@ def test_biased_frames_do_not_count_alike() -> None:
     biased = np.arange(12, dtype=np.int32)
     flat = replace(frames, biased_trajectories=biased, bias_log_weights=np.zeros(4800))
     assert weighed(flat, "counts").weights is None  # one temperature of replica exchange
+    shifted = replace(flat, bias_log_weights=np.repeat([0.0, 1.0], 2400))
     tilted = replace(flat, bias_log_weights=np.log(np.arange(4800) + 1.0))
-    weights = weighed(tilted, "training").weights
+    for uneven in (shifted, tilted):
+        with pytest.raises(InputError, match="weights is counts, but a run is biased"):
+            weighed(uneven, "counts")
+    weights = weighed(tilted, "estimated").weights
     assert weights is not None
     np.testing.assert_allclose(weights, (np.arange(4800) + 1) / 2400.5)
-    with pytest.raises(InputError, match="weights is counts, but a run is biased"):
-        weighed(tilted, "counts")
     held_out = replace(tilted, test_trajectories=np.arange(6, 12, dtype=np.int32))
     with pytest.raises(InputError, match="weights is training, but a run is biased"):
         weighed(held_out, "training")
@@ -110,33 +116,39 @@ def test_biased_frames_do_not_count_alike() -> None:
         weighed(replace(tilted, bias_log_weights=None), "estimated")
 
 
-def test_pieces_begin_folded_and_held_out_trajectories_stay() -> None:
+def test_pieces_begin_folded_and_the_whole_is_the_test() -> None:
     frames = replace(
         jumping(12, (0.05, 0.05), 400),
         validation_trajectories=np.array([1], dtype=np.int32),
         test_trajectories=np.array([4, 5], dtype=np.int32),
         all_atom_energies=np.arange(4800, dtype=np.float64),
+        weights=np.ones(4800),
     )
     pieces = begun_folded(frames, 0.6)
     assert pieces.all_atom_energies is not None
-    held_out = [*pieces.validation_trajectories, *pieces.test_trajectories]
+    assert pieces.weights is None
+    every = pieces.all_atom_energies.astype(int)
     slices = pieces.trajectory_slices()
-    whole = [slices[k] for k in held_out]
-    rows = [pieces.all_atom_energies[own].astype(int) for own in whole]
-    np.testing.assert_array_equal(np.concatenate(rows), np.r_[400:800, 1600:2400])
-    for number, own in enumerate(slices):
-        if number not in held_out:
-            assert own.stop - own.start == 30
-            assert folded_share(pieces, slice(own.start, own.start + 1)) == 1
-            assert (np.diff(pieces.all_atom_energies[own]) == 1).all()
-    every = pieces.all_atom_energies
-    assert len(np.unique(every)) == len(every)
-    # Where a trajectory is folded behind a piece, the next one begins.
-    first = [s for k, s in enumerate(slices) if every[s.start] < 400 and k not in held_out]
-    ends = np.linalg.norm(frames.positions[:400, -1] - frames.positions[:400, 0], axis=1) < 12
+    (validation,) = pieces.validation_trajectories
+    np.testing.assert_array_equal(every[slices[validation]], np.r_[400:800])
+    whole = np.concatenate([every[slices[k]] for k in pieces.test_trajectories])
+    np.testing.assert_array_equal(whole, np.r_[:400, 800:1600, 2400:4800])
+    training = slices[:validation]
+    assert len(slices) == len(training) + 1 + 9
+    away = rmsd(frames.positions, np.asarray(frames.native_positions))
+    core = away < 0.75 * frames.folded_rmsd
+    for own in training:
+        assert own.stop - own.start == 30
+        assert core[every[own.start]]
+        assert (np.diff(every[own]) == 1).all()
+    trained = np.concatenate([every[own] for own in training])
+    assert len(np.unique(trained)) == len(trained)
+    assert np.isin(trained, whole).all()
+    # Where a trajectory comes into the core behind a piece, the next one begins.
+    first = [own for own in training if every[own.start] < 400]
+    assert len(first) > 2
     for one, two in pairwise(first):
-        between = np.arange(int(every[one.stop - 1]) + 1, int(every[two.start]))
-        assert not ends[between].any()
+        assert not core[every[one.stop - 1] + 1 : every[two.start]].any()
 
 
 @pytest.mark.parametrize(
@@ -160,15 +172,31 @@ def test_what_cannot_be_cut_is_refused(change: dict, nanoseconds: float, message
 def test_the_command_weighs_a_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jumping(60, (0.02, 0.01), 100).save(tmp_path / "raw.h5")
     raw, out = str(tmp_path / "raw.h5"), str(tmp_path / "out.h5")
-    words = ["pack", "--frames", raw, "--begin-folded-ns", "1", "--output", out]
-    assert main(words) == 0
-    assert "packed" in capsys.readouterr().out
-    frames = CGFrames.load(out)
-    expected = weighed(begun_folded(CGFrames.load(raw), 1.0), "estimated")
-    assert frames.weights is not None
-    assert expected.weights is not None
-    np.testing.assert_allclose(frames.weights, expected.weights)
-    assert frames.source.endswith("cgfe " + " ".join(words))
+    for kind in ("counts", "training", "estimated"):
+        words = ["pack", "--frames", raw, "--begin-folded-ns", "1", "--output", out]
+        words += ["--weights", kind]
+        assert main(words) == 0
+        assert "packed" in capsys.readouterr().out
+        frames = CGFrames.load(out)
+        expected = weighed(begun_folded(CGFrames.load(raw), 1.0), kind)
+        assert (frames.weights is None) == (kind == "counts")
+        if frames.weights is not None:
+            np.testing.assert_allclose(frames.weights, np.asarray(expected.weights))
+        assert frames.source.endswith("cgfe " + " ".join(words))
+    # Weights whose origin is not known are not overwritten in silence.
+    assert main(["pack", "--frames", out, "--output", raw]) == 2
+    assert "has weights already" in capsys.readouterr().err
+    assert main(["pack", "--frames", out, "--output", raw, "--weights", "counts"]) == 0
     for source, other in (("--frames", "--native"), ("--runs", "--begin-folded-ns")):
         assert main(["pack", source, raw, other, "1", "--output", out]) == 2
         assert f"{source} takes no {other}" in capsys.readouterr().err
+
+
+def test_frames_too_short_for_weights_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jumping(3, (0.02, 0.01), 3).save(tmp_path / "short.h5")
+    out = tmp_path / "out.h5"
+    assert main(["pack", "--frames", str(tmp_path / "short.h5"), "--output", str(out)]) == 2
+    assert "weights of the training part" in capsys.readouterr().err
+    assert not out.exists()

@@ -201,6 +201,12 @@ def structured() -> FreeEnergyResult:
     )
 
 
+def test_metrics_that_are_no_table_are_told(run_dir: Path) -> None:
+    (run_dir / "metrics.csv").write_bytes(b"epoch,step\n\xff\xfe,1\n")
+    with pytest.raises(InputError, match=r"metrics\.csv: not a readable table"):
+        write_report(run_dir)
+
+
 def test_structures_are_drawn_where_they_are_known(run_dir: Path) -> None:
     assert read_page(run_dir).count("img") == 4
     structured().save(run_dir)

@@ -22,6 +22,7 @@ ROWS = [
     {"epoch": 0.0, "step": 1.0, "train/force_mse": 90.0, "validation/force_mse": 70.0},
     {"epoch": 1.0, "step": 2.0, "validation/force_mse": 68.0, "free_energy/js": 0.3},
     {"epoch": 1.0, "step": 3.0, "validation/mean_force_mse": 4.0, "final/js": 0.2},
+    {"epoch": 1.0, "step": 4.0, "validation/mean_force_mse_prior": 8.9},
 ]
 
 
@@ -102,20 +103,31 @@ def test_structures_of_every_run_stand_beside_the_reference() -> None:
     assert drawn[1].get_clim() == drawn[2].get_clim() == pytest.approx((-0.2, 0.2))
 
 
+def curves(*runs: ShownRun) -> list[dict[str, list[float]]]:
+    """Return of each panel the heights of each line."""
+    shown = panels(plot_curves_of(runs))
+    return [{x.get_label(): [*x.get_ydata()] for x in axes.lines} for axes in shown.values()]
+
+
 def test_curves_are_of_validation_beside_the_prior() -> None:
-    shown = panels(plot_curves_of([RUNS[0], replace(RUNS[1], metrics=ROWS[:1])]))
-    points = {
-        title: {line.get_label(): line.get_ydata() for line in axes.lines}
-        for title, axes in shown.items()
-    }
-    force, mean, js = points.values()
-    np.testing.assert_array_equal(force["weight 0"], [70, 68])
-    np.testing.assert_array_equal(force["weight 1"], [70])
-    assert set(force["prior alone"]) == {74.0}
-    np.testing.assert_array_equal(mean["weight 0"], [4])
-    assert set(mean["prior alone"]) == {8.5}
-    np.testing.assert_array_equal(js["weight 0"], [0.3])
-    assert "weight 1" not in {*mean, *js}
+    force, mean, js = curves(RUNS[0], replace(RUNS[1], metrics=ROWS[:1]))
+    assert force == {"weight 0": [70, 68], "weight 1": [70], "prior alone": [74, 74]}
+    assert mean == {"weight 0": [4]}  # the other's prior is not known
+    assert js == {"weight 0": [0.3], "prior alone": [0.4, 0.4]}
+    # Not the prior's error of the last simulation's frames, where these are others.
+    tested = replace(made(0.0), compared_with="test", simulation={"prior_force_mse": 75.0})
+    force, mean, js = curves(RUNS[0], replace(RUNS[1], result=tested))
+    assert "prior alone" not in {*force, *js}
+    assert mean["prior alone"] == [8.9, 8.9]
+
+
+def test_curves_are_of_the_system_that_is_shown() -> None:
+    rows = [
+        {"epoch": 0.0, "step": 1.0, "free_energy/js": 0.3, "free_energy/helix/js": 0.2},
+        {"epoch": 0.0, "step": 1.0, "validation/force_mse": 70.0},
+    ]
+    force, js = curves(replace(RUNS[0], metrics=rows, system="helix"))
+    assert (force["weight 0"], js["weight 0"]) == ([70], [0.2])
 
 
 def test_what_runs_do_not_have_is_not_drawn() -> None:
