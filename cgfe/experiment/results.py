@@ -140,7 +140,7 @@ def gather(
     for place, run in grid.items():
         figures[place] = values[run.name]
     saved = {place: read_saved(run, metric) for place, run in grid.items()}
-    resampled, walkers = common_samples(figures.shape, saved, metric)
+    resampled, walkers = common_samples(figures.shape, saved)
     name, unit = _words(metric)
     tried = {
         _setting(run, names)

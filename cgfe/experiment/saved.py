@@ -17,6 +17,8 @@ import numpy as np
 from cgfe.analysis.floor import Floor
 from cgfe.experiment.figures import FloatArray
 from cgfe.experiment.runs import Run
+from cgfe.report.run import BETTER
+from cgfe.simulation.results import RESAMPLED
 
 SIMULATED = ("free_energy", "final")
 """What stands before the metrics of a simulation."""
@@ -40,7 +42,10 @@ Saved = tuple[Mapping[str, Any], FloatArray | None]
 
 
 def read_saved(run: Run, metric: str) -> Saved | None:
-    """Return a run's saved result and its resampled JS, if they are of the figure that is told."""
+    """Return a run's saved result and its figure's samples, if they are of the one that is told.
+
+    The samples are made such that lower is better, as the figure itself is.
+    """
     if not is_simulated(metric):
         return None
     system = metric.split("/")[1:-1]
@@ -52,13 +57,23 @@ def read_saved(run: Run, metric: str) -> Saved | None:
         return None
     if own is None or not math.isclose(run.metrics[metric], own, rel_tol=SAME, abs_tol=1e-9):
         return None
-    return content, _samples(path.with_suffix(".npz"))
+    samples = _samples(path.with_suffix(".npz"), key_of(metric))
+    return content, None if samples is None else _turned(samples, key_of(metric), own)
 
 
-def _samples(path: Path) -> FloatArray | None:
+def _turned(samples: FloatArray, key: str, value: float) -> FloatArray:
+    match BETTER.get(key):
+        case "higher":
+            return 1 - samples
+        case "near 0":  # |x| near the value: samples on the other side of 0 do not fold back
+            return samples if value >= 0 else -samples
+    return samples
+
+
+def _samples(path: Path, key: str) -> FloatArray | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = np.asarray(file["js_resampled"], dtype=np.float64)
+            found = np.asarray(file[f"{key}{RESAMPLED}"], dtype=np.float64)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return found if found.ndim == 1 and len(found) > 1 else None
@@ -67,11 +82,10 @@ def _samples(path: Path) -> FloatArray | None:
 def common_samples(
     shape: tuple[int, ...],
     saved: Mapping[tuple[int, int], Saved | None],
-    metric: str,
 ) -> tuple[FloatArray | None, int | None]:
-    """Return JS (K, S, R) of samples that all runs share, if every run has them."""
+    """Return a figure (K, S, R) of samples that all runs share, if every run has them."""
     results = list(saved.values())
-    if key_of(metric) != "js" or any(r is None or r[1] is None for r in results):
+    if any(r is None or r[1] is None for r in results):
         return None, None
     known = [(content, samples) for content, samples in filter(None, results)]
     kinds = {

@@ -284,7 +284,7 @@ def free_energy_result(
         reference=probability,
         model=judgement.density,
         prior_density=prior.density if prior else None,
-        js_resampled=found.resampled.get("js", np.zeros(0)),
+        resampled=found.resampled,
         residue_names=reference.system.residue_names,
         structure_tics=minima,
         reference_structures=_nearest(minima, reference, tica.project(positions), positions),

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from cgfe.errors import InputError
 from cgfe.files import replacing
 
+RESAMPLED = "_resampled"
+"""Behind a metric's key, the name of its bootstrap samples in the .npz."""
+
 
 @dataclass(frozen=True)
 class FreeEnergyResult:
@@ -58,9 +61,9 @@ class FreeEnergyResult:
     reference_structures, model_structures : array (S, N, 3)
         Frames nearest to the S deepest separate minima of the reference surface, in each
         ensemble; model frames are NaN where the model has none near.
-    js_resampled : array (R,)
-        JS of bootstrap samples of reference and replicas; sample r of the reference is the same
-        for every model, so that its error cancels in differences.
+    resampled : dict of arrays (R,)
+        Metrics of bootstrap samples of reference and replicas; sample r of the reference is the
+        same for every model, so that its error cancels in differences. Older files have js alone.
     structure_tics : array (S, 2)
         Where those minima lie.
     structure_edges, structure_reference, structure_model : array (Q, B + 1), (Q, B), (Q, B)
@@ -85,7 +88,7 @@ class FreeEnergyResult:
     training: dict[str, float] = field(default_factory=dict)
     equilibrium: dict[str, Any] = field(default_factory=dict)
     trapping: dict[str, Any] = field(default_factory=dict)
-    js_resampled: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    resampled: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     residue_names: tuple[str, ...] = ()
     structure_tics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     reference_structures: NDArray[np.float32] = field(
@@ -120,6 +123,7 @@ class FreeEnergyResult:
             "edges_1": self.edges[0],
             "edges_2": self.edges[1],
             **{name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None},
+            **{f"{key}{RESAMPLED}": samples for key, samples in self.resampled.items()},
         }
         with replacing(Path(folder) / f"free_energy{suffix}.npz") as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
@@ -156,6 +160,11 @@ class FreeEnergyResult:
                 residue_names=tuple(content.pop("residue_names")),
                 metrics={k: v for k, v in content.items() if k != "floor"},
                 edges=(arrays["edges_1"], arrays["edges_2"]),
+                resampled={
+                    name.removesuffix(RESAMPLED): samples
+                    for name, samples in arrays.items()
+                    if name.endswith(RESAMPLED)
+                },
                 **{name: arrays[name] for name in _ARRAYS if name in arrays},  # type: ignore[arg-type]
             )
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
@@ -205,7 +214,6 @@ _ARRAYS = (
     "reference",
     "model",
     "prior_density",
-    "js_resampled",
     "structure_tics",
     "reference_structures",
     "model_structures",

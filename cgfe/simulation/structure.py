@@ -98,7 +98,7 @@ class StructureComparison:
         `js_<quantity>`, the Jensen-Shannon divergence of its distributions in 100 bins over what
         was sampled and one more, of what is outside; `contact_error`, the mean absolute difference
         of contact probabilities. NaN of what the system lacks.
-    intervals, floor, floor_high : dict
+    intervals, floor, floor_high, resampled : dict
         As in `cgfe.analysis.comparison.Comparison`, of the metrics that are known.
     arrays : dict of arrays
         `structure_edges` (Q, B + 1), `structure_reference` and `structure_model` (Q, B), densities
@@ -111,12 +111,13 @@ class StructureComparison:
     intervals: dict[str, tuple[float, float]]
     floor: dict[str, float]
     floor_high: dict[str, float]
+    resampled: Arrays
     arrays: Arrays
 
     @classmethod
     def unknown(cls) -> "StructureComparison":
         """Return what is known where there is nothing to compare."""
-        return cls(dict.fromkeys(ERRORS, float("nan")), {}, {}, {}, {})
+        return cls(dict.fromkeys(ERRORS, float("nan")), {}, {}, {}, {}, {})
 
 
 class SampledStructures:
@@ -169,7 +170,7 @@ class SampledStructures:
         number = min(map(len, drawn))
         draws = [counts[:number] for counts in drawn]
         metrics, intervals = dict.fromkeys(ERRORS, float("nan")), {}
-        floor, high = {}, {}
+        floor, high, resampled = {}, {}, {}
         for key, mass in self.masses.items():
             distance = _distance(key)
             p, q = mass.shares(), others[key].shares()
@@ -177,12 +178,14 @@ class SampledStructures:
             metrics[key] = float(distance(p, q))
             parts = [(distance(p_drawn, q), len(kinds[0])), (distance(p, q_drawn), len(kinds[1]))]
             intervals[key] = interval_of(metrics[key], parts)
+            resampled[key] = distance(p_drawn, q_drawn)
             scales = [undercount(len(kind)) for kind in kinds]
             if key != CONTACTS:
                 scales[0] *= sparseness(csr_matrix(mass.summed), draws[0], random, kinds[0])
             apart = [(distance(p_drawn, p), scales[0]), (distance(q_drawn, q), scales[1])]
             floor[key], high[key] = floor_of(apart, key != CONTACTS, random)
-        return StructureComparison(metrics, intervals, floor, high, self._drawn(model, others))
+        drawn_beside = self._drawn(model, others)
+        return StructureComparison(metrics, intervals, floor, high, resampled, drawn_beside)
 
     def _of(self, frames: StructureFrames) -> "_Coordinates":
         return _Coordinates(self.system, frames, self.projection)
@@ -223,6 +226,7 @@ def with_structures(
         intervals=result.intervals | model.intervals,
         floor=result.floor | model.floor,
         floor_high=result.floor_high | model.floor_high,
+        resampled=result.resampled | model.resampled,
         training=result.training | training,
         **drawn,
     )

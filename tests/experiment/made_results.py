@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 WEIGHT, SEED, JS = "model.loss.energy_weight", "seed_everything", "free_energy/js"
+DELTA_F = "free_energy/delta_f_kt"
 WEIGHTS = (0.0, 0.5, 1.0)
 Value = Callable[[float, int], float]
 
@@ -55,7 +56,7 @@ def write_sweep(
                 SEED: seed,
                 "epoch": 3.0,
                 JS: "" if error else value(weight, seed),
-                "free_energy/delta_f_kt": "" if error else -value(weight, seed),
+                DELTA_F: "" if error else -value(weight, seed),
             }
             row |= {name: values[0] for name, values in parameters.items()}
             rows.append(row)
@@ -81,15 +82,16 @@ def write_saved(
     walkers: int | None = 16,
     told: Callable[[float, int], dict[str, Any]] | None = None,
 ) -> None:
-    """Write each run's free_energy.json with a floor, and .npz with its resampled JS (S, R).
+    """Write each run's free_energy.json with a floor, and .npz with its resampled figures.
 
-    `told` gives more for the first, of weight and seed.
+    These are the run's own and `samples` (R,). `told` gives more for the first, of weight and seed.
     """
     for row in (row for row in read_rows(folder) if row[JS]):
         run_dir = folder / Path(row["run"]).name
         run_dir.mkdir(exist_ok=True)
         saved = {
             "js": float(row[JS]),
+            "delta_f_kt": float(row[DELTA_F]),
             "compared_with": "validation",
             "floor": {"js": 0.03},
             "floor_high": {"js": 0.05},
@@ -99,4 +101,5 @@ def write_saved(
             saved |= told(float(row[WEIGHT]), int(row[SEED]))
         (run_dir / "free_energy.json").write_text(json.dumps(saved))
         if samples is not None:
-            np.savez(run_dir / "free_energy.npz", js_resampled=float(row[JS]) + samples)
+            drawn = {f"{key}_resampled": saved[key] + samples for key in ("js", "delta_f_kt")}
+            np.savez(run_dir / "free_energy.npz", **drawn)

@@ -15,11 +15,13 @@ from scipy import stats
 from cgfe.cli import main
 from cgfe.errors import InputError
 from cgfe.experiment.results import gather
-from cgfe.experiment.runs import read_runs
+from cgfe.experiment.runs import Run, read_runs
+from cgfe.experiment.saved import read_saved
 from cgfe.experiment.sweep_report import write_sweep_report
 from cgfe.report.structure import LABELS
 from cgfe.simulation.results import FreeEnergyResult
 from tests.experiment.made_results import (
+    DELTA_F,
     JS,
     SEED,
     WEIGHT,
@@ -186,6 +188,34 @@ def test_floor_and_the_references_own_error(tmp_path: Path) -> None:
         assert with_error["high"] - with_error["mean"] == pytest.approx(half)
     for first, second in zip(numbers["comparisons"], alone["comparisons"], strict=True):
         assert first["difference"] == pytest.approx(second["difference"], abs=1e-9)
+
+
+def test_the_references_error_of_a_signed_figure(tmp_path: Path) -> None:
+    """Told without its sign, and so are its samples, on the side of 0 where the figure is."""
+    folder = write_sweep(tmp_path / "sweep-made")
+    samples = 0.5 * np.random.default_rng(0).normal(size=200)  # beyond 0 and back
+    write_saved(folder, samples, walkers=16)
+    numbers, _ = report(folder, metric=DELTA_F)
+    assert numbers["reference_trajectories"] == 16
+    error = samples.std(ddof=1) * (16 / 15) ** 0.5
+    for told in numbers["settings"]:
+        assert told["mean"] > 0
+        assert told["shared"] == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [("js", 0.2, [0.1, 0.3]), ("delta_f_kt", -0.2, [-0.1, -0.3]), ("coverage", 0.2, [0.9, 0.7])],
+)
+def test_samples_are_turned_as_the_figure_is(
+    key: str, value: float, expected: list[float], tmp_path: Path
+) -> None:
+    metric = f"final/{key}"
+    (tmp_path / "free_energy.json").write_text(json.dumps({key: value}))
+    np.savez(tmp_path / "free_energy.npz", **{f"{key}_resampled": np.array([0.1, 0.3])})
+    saved = read_saved(Run("run", tmp_path, "complete", "", {}, {metric: value}), metric)
+    assert saved is not None
+    np.testing.assert_allclose(np.asarray(saved[1]), expected)
 
 
 def trapping_of(weight: float, seed: int) -> dict[str, Any]:

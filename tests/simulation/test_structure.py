@@ -20,6 +20,7 @@ from cgfe.simulation.structure import (
     CONTACTS,
     ERRORS,
     QUANTITIES,
+    RESAMPLES,
     SampledStructures,
     StructureComparison,
     StructureFrames,
@@ -59,6 +60,24 @@ def means(arrays: dict[str, np.ndarray], name: str) -> dict[str, float]:
     inside = (density * widths).sum(axis=1)
     np.testing.assert_allclose(inside, 1, atol=1e-9 if name == "reference" else 0.2)
     return dict(zip(QUANTITIES, (density * middles * widths).sum(axis=1) / inside, strict=True))
+
+
+def test_samples_of_the_reference_are_common_to_all_models(tiny: CGFrames) -> None:
+    system, known = BeadSystem.of(tiny), some(tiny.positions, trajectories=10)
+    sampled = SampledStructures(system, known, projection_of(tiny.bead_count))
+    one = some(np.tile(tiny.positions[:50] * np.float32(1.01), (4, 1, 1)), trajectories=4)
+    other = some(np.tile(tiny.positions[:50] * np.float32(1.02), (4, 1, 1)), trajectories=4)
+    found = [sampled.compare(frames, seed) for seed, frames in ((1, one), (2, one), (3, other))]
+    assert set(found[0].resampled) == set(found[0].intervals) == set(ERRORS)
+    for key, samples in found[0].resampled.items():
+        assert len(samples) == RESAMPLES
+        # Replicas that are all alike add nothing of their own.
+        np.testing.assert_array_equal(samples, found[1].resampled[key])
+        low, high = found[0].intervals[key]
+        spread = 2 * 2.26 * samples.std(ddof=1) * (10 / 9) ** 0.5  # t of nine degrees of freedom
+        assert spread == pytest.approx(high - low, rel=0.05) or low == 0
+    both = [c.resampled["contact_error"] for c in found[1:]]
+    assert np.corrcoef(both)[0, 1] > 0.5
 
 
 def test_densities_have_the_weighted_means_of_the_frames(tiny: CGFrames) -> None:
