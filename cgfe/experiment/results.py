@@ -29,6 +29,7 @@ FINAL, VALIDATION = "final/js", "free_energy/js"
 """Metrics that are told unless another is asked for: the first one that a finished run logged."""
 SECONDS = "seconds"
 """Wall time, as `cgfe sweep` notes it."""
+FRAMES = "data.frames"
 
 
 @dataclass(frozen=True)
@@ -257,8 +258,8 @@ def _shown(run: Run, name: str) -> Setting:
 
 
 def shown(name: str, value: Setting) -> Setting:
-    """Return a parameter's value as it is told: of a config file its name alone."""
-    return Path(value).stem if name == CONFIG and isinstance(value, str) else value
+    """Return a parameter's value as it is told: of a file its name alone."""
+    return Path(value).stem if name in (CONFIG, FRAMES) and isinstance(value, str) else value
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:
