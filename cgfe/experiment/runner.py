@@ -58,7 +58,7 @@ def run_sweep(study: SweepStudy, jobs: int, progress: bool = True) -> int:
     with ending_on_sigterm(), _bar(study, progress) as bar:
         try:
             while left or running:
-                end_if_asked()  # before a run that ended by the same signal is taken for a failure
+                end_if_asked()
                 while left and slots:
                     claim = study.claim()
                     if claim is None:
@@ -166,6 +166,7 @@ def _is_over(study: SweepStudy, job: _Job) -> bool:
                 code = job.process.poll()
         if code is None:
             return False
+    end_if_asked()  # the same signal may have ended the run, which then is no failure
     _record(study, job.claim, code, job.stopped and code != 0)  # it may have ended by itself
     return True
 

@@ -431,14 +431,27 @@ def test_two_sweeps_share_a_study(tmp_path: Path) -> None:
     assert {row["state"] for row in results(tmp_path)} == {"complete"}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "together"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True)],
+)
 def test_an_ended_sweep_goes_on_from_checkpoints(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, number: signal.Signals, code: int, together: bool
 ) -> None:
+    """Whether it is signalled alone, or its runs with it, as a cluster does."""
     path = sweep_of(tmp_path, epochs={"value": 40}, seconds={"value": 0.1})
     process = _cgfe(path)
     last = tmp_path / "runs/sweep-quick/run-0000/checkpoints/last.ckpt"
     _wait_for(lambda: last.is_file() and int(last.read_text() or 0) > 3)
+    if together:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.is_file():
+            process.kill()
+            pytest.skip("children are not told here")
+        runs = children.read_text().split()
+        assert runs
+        for run in runs:
+            os.kill(int(run), number)
     process.send_signal(number)
     assert process.wait(60) == code
     at = int(last.read_text())
