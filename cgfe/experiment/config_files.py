@@ -27,10 +27,10 @@ def config_files(words: Sequence[str]) -> Iterator[Path]:
                 yield Path(word.removeprefix(f"{name}="))
 
 
-def keep_configs(folder: Path, paths: Iterable[Path]) -> None:
+def keep_configs(folder: Path, paths: Iterable[Path], grown: bool = False) -> None:
     """Keep what the config files of a sweep say in its folder; of one that was begun, compare.
 
-    Comments and the order of keys may change.
+    Comments and the order of keys may change; of a sweep that has grown there may be more files.
 
     Raises
     ------
@@ -41,13 +41,14 @@ def keep_configs(folder: Path, paths: Iterable[Path]) -> None:
     kept = folder / KEPT
     if kept.exists():
         before = json.loads(kept.read_text(encoding="utf-8"))
-        for name in sorted(found.keys() | before.keys()):
+        for name in sorted(before.keys() if grown else found.keys() | before.keys()):
             if found.get(name) != before.get(name):
                 raise InputError(
                     f"{name} is not what it was when the sweep in {folder} began ({kept}); put it "
                     "back, or choose another --folder."
                 )
-        return
+        if found == before:
+            return
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cgfe.errors import InputError
 from cgfe.experiment.figures import Setting
+from cgfe.experiment.growing import has_grown
 from cgfe.experiment.results import text_of
 from cgfe.experiment.runs import RESULTS, SWEEP_COPY, SweepRuns, read_runs
 from cgfe.experiment.study import same_sweep
@@ -97,8 +98,10 @@ def _check(folder: Path, target: Path) -> None:
     if not target.is_dir() or not any(target.iterdir()):
         return
     copy = target / SWEEP_COPY
-    own = SweepFile.load(folder / SWEEP_COPY).text
-    if not copy.is_file() or not same_sweep(copy, own):
+    own = SweepFile.load(folder / SWEEP_COPY)
+    if not copy.is_file() or not (
+        same_sweep(copy, own.text) or has_grown(SweepFile.load(copy), own)
+    ):
         raise InputError(
             f"--export: {target} holds something else than an export of {folder}; expected a new "
             "folder."

@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cgfe.errors import InputError
 from cgfe.experiment.config_files import KEPT, keep_configs
+from cgfe.experiment.growing import grow, has_grown, point_of
 from cgfe.experiment.sweep_file import EarlyTermination, Point, SweepFile
 from cgfe.files import make_folder, replacing
 
@@ -91,7 +92,8 @@ class SweepStudy:
     ----------
     sweep : SweepFile
     folder : path
-        Made if it is not there; of a sweep that was begun, its points go on.
+        Made if it is not there; of a sweep that was begun, its points go on, and a grid may have
+        further values since.
     count : int, optional
         Runs of a random or Bayesian sweep; by default the file's run_cap.
     seed : int
@@ -101,7 +103,8 @@ class SweepStudy:
     ------
     InputError
         If the folder holds another sweep, one of other configs or something else, another program
-        holds the study, or nothing says how many runs there shall be.
+        holds the study, runs are under way of a grid that has grown, or nothing says how many
+        runs there shall be.
     """
 
     def __init__(self, sweep: SweepFile, folder: Path, count: int | None, seed: int) -> None:
@@ -122,24 +125,32 @@ class SweepStudy:
         make_folder(folder)
         _check_folder(folder)
         with readable(folder), self._alone(PATIENCE_SECONDS):
-            self._check_copy()
-            keep_configs(folder, sweep.config_files())
+            before = self._grown_from()
+            keep_configs(folder, sweep.config_files(), grown=before is not None)
+            self.study = self._open()
+            if before is not None:
+                self._queue_interrupted()
+                grow(self.study, folder / DATABASE, before, sweep)
+                self.study = self._open()
             self._keep_copy()
-            self.study = optuna.create_study(
-                study_name=sweep.name,
-                storage=optuna.storages.RDBStorage(
-                    f"sqlite:///{folder / DATABASE}",
-                    engine_kwargs={"connect_args": {"timeout": PATIENCE_SECONDS}},
-                ),
-                direction="minimize" if sweep.minimize else "maximize",
-                pruner=_pruner(sweep.early_termination),
-                load_if_exists=True,
-            )
             # Optuna's own grid sampler draws points in random order, and two processes can draw
             # the same one; queued points are taken in order, each once.
-            known = len(self.trials())
-            for point in (points or [])[known : self.total]:
+            known = [point_of(trial) for trial in self.trials()]
+            missing = [point for point in points or [] if point not in known]
+            for point in missing[: max(0, self.total - len(known))]:
                 self.study.enqueue_trial(point)
+
+    def _open(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.sweep.name,
+            storage=optuna.storages.RDBStorage(
+                f"sqlite:///{self.folder / DATABASE}",
+                engine_kwargs={"connect_args": {"timeout": PATIENCE_SECONDS}},
+            ),
+            direction="minimize" if self.sweep.minimize else "maximize",
+            pruner=_pruner(self.sweep.early_termination),
+            load_if_exists=True,
+        )
 
     def claim(self) -> Claim | None:
         """Take the next point: one that was interrupted, or a new one; None if none is left."""
@@ -237,16 +248,22 @@ class SweepStudy:
                 time.sleep(POLL_SECONDS)
             yield
 
-    def _check_copy(self) -> None:
+    def _grown_from(self) -> SweepFile | None:
+        """Return the sweep that the folder was begun with, if this one has further values."""
         copy = self.folder / COPY
-        if copy.exists() and not same_sweep(copy, self.sweep.text):
+        if not copy.exists() or same_sweep(copy, self.sweep.text):
+            return None
+        before = SweepFile.load(copy)
+        if not has_grown(before, self.sweep):
             raise InputError(
-                f"{self.folder} holds a sweep of another file ({copy}); choose another --folder."
+                f"{self.folder} holds a sweep of another file ({copy}), and this one is not the "
+                "same grid with further values; choose another --folder."
             )
+        return before
 
     def _keep_copy(self) -> None:
         copy = self.folder / COPY
-        if not copy.exists():
+        if not copy.exists() or not same_sweep(copy, self.sweep.text):
             with replacing(copy) as temporary:
                 temporary.write_text(self.sweep.text, encoding="utf-8")
 

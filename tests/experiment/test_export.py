@@ -79,6 +79,9 @@ def test_exporting_again_replaces_and_nothing_else_is_touched(sweep: Path, tmp_p
     with pytest.raises(InputError, match="holds something else than an export of"):
         export_sweep(other, target)
     assert len(read_rows(target)) == 24
+    grown = write_sweep(tmp_path / "sweep-grown", rising, seeds=9)
+    export_sweep(grown, target)
+    assert len(read_rows(target)) == 27
 
 
 def test_bad_targets_are_one_sentence(

@@ -386,7 +386,10 @@ def test_a_changed_config_file_is_told(
     """Runs of one sweep would differ in what it does not vary."""
     monkeypatch.chdir(tmp_path)
     base, one, other = (tmp_path / name for name in ("base.yaml", "one.yaml", "other.yaml"))
-    parameters = {"config": {"values": ["one.yaml", "other.yaml"]}, "x": {"value": 1.0}}
+    parameters: dict[str, Any] = {
+        "config": {"values": ["one.yaml", "other.yaml"]},
+        "x": {"value": 1.0},
+    }
     command = ["true", "--config", "base.yaml", "${args}"]
     path = sweep_of(tmp_path, parameters=parameters, command=command)
     base.write_text("a: 1  # of all\nb: {c: 2e-5}\n")
@@ -406,6 +409,87 @@ def test_a_changed_config_file_is_told(
         with pytest.raises(InputError, match=f"{changed.name} is not what it was when the sweep"):
             SweepStudy(sweep, folder, None, 0)
         changed.write_text(before)
+    third = tmp_path / "third.yaml"
+    third.write_text("d: 6\n")
+    parameters["config"]["values"].append("third.yaml")
+    sweep = SweepFile.load(sweep_of(tmp_path, parameters=parameters, command=command))
+    assert SweepStudy(sweep, folder, None, 0).counts().total == 3
+    for changed in (base, other, third):
+        before = changed.read_text()
+        changed.write_text("d: 5\n")
+        with pytest.raises(InputError, match=f"{changed.name} is not what it was when the sweep"):
+            SweepStudy(sweep, folder, None, 0)
+        changed.write_text(before)
+
+
+def test_a_grid_grows(tmp_path: Path) -> None:
+    """By values of what was varied, and of what was not; what has run is not run again."""
+    path = sweep_of(tmp_path, fail_at={"value": "1.0"})
+    assert main(["sweep", str(path)]) == 2
+    before = results(tmp_path)
+    assert {row["state"] for row in before} == {"complete", "fail"}
+    longer = {"x": {"values": [0.5, 1.0, 2.0, 3.0]}, "epochs": {"values": [1, 2]}}
+    sweep_of(tmp_path, fail_at={"value": "1.0"}, **longer)
+    assert main(["sweep", str(path)]) == 2
+    after = results(tmp_path)
+    found = [(float(row["x"]), int(row["epochs"]), row["run"][-4:]) for row in after]
+    assert found[:3] == [(3.0, 2, "0000"), (1.0, 2, "0001"), (2.0, 2, "0002")]
+    expected = {(x, epochs) for x in (0.5, 1.0, 2.0, 3.0) for epochs in (1, 2)}
+    assert sorted(f[:2] for f in found) == sorted(expected)
+    assert len({f[2] for f in found}) == 8
+    assert [row["seconds"] for row in after[:3]] == [row["seconds"] for row in before]
+    assert len(begun(tmp_path)) == 8
+    # What had failed can still be run again, in its own folder.
+    assert main(["sweep", str(path), "--retry-failed"]) == 2
+    assert len(begun(tmp_path)) == 10
+    assert sorted(row["run"] for row in results(tmp_path)) == sorted(row["run"] for row in after)
+
+
+def test_an_interrupted_run_of_a_grid_that_grows_goes_on(tmp_path: Path) -> None:
+    path = sweep_of(tmp_path, epochs={"value": 40}, seconds={"value": 0.1})
+    process = _cgfe(path)
+    last = tmp_path / "runs/sweep-quick/run-0000/checkpoints/last.ckpt"
+    _wait_for(lambda: last.is_file() and int(last.read_text() or 0) > 1)
+    # While a run is under way nothing is changed.
+    sweep_of(tmp_path, x={"values": [3.0, 1.0, 2.0, 0.5]}, epochs={"value": 40})
+    refused = "is not the same grid with further values"  # its seconds are others
+    with pytest.raises(InputError, match=refused):
+        _study(path)
+    longer = {"x": {"values": [3.0, 1.0, 2.0, 0.5]}, "epochs": {"value": 40}}
+    sweep_of(tmp_path, **longer, seconds={"value": 0.1})
+    with pytest.raises(InputError, match="further values, but runs are under way"):
+        _study(path)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert run_sweep(_study(path), jobs=4, progress=False) == 0
+    again = [line for line in begun(tmp_path)[1:] if line[0] == "3.0"]
+    assert [Path(line[1]).name for line in again] == ["last.ckpt"]
+    assert len(begun(tmp_path)) == 5
+    assert {row["state"] for row in results(tmp_path)} == {"complete"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": {"values": [3.0, 1.0]}},
+        {"x": {"value": 3.0}},
+        {"epochs": {"value": 3}},
+        {"fail_at": {"value": "9"}},
+        {"metric": {"name": "score", "goal": "maximize"}},
+        {"method": "random", "run_cap": 5},
+    ],
+)
+def test_what_is_no_growth_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = sweep_of(tmp_path)
+    assert main(["sweep", str(path)]) == 0
+    kept = [path.read_bytes() for path in sorted((tmp_path / "runs/sweep-quick").glob("s*"))]
+    sweep_of(tmp_path, **change)
+    with pytest.raises(InputError, match="not the same grid with further values"):
+        _study(path, 5)
+    assert kept == [
+        path.read_bytes() for path in sorted((tmp_path / "runs/sweep-quick").glob("s*"))
+    ]
+    assert len(begun(tmp_path)) == 3
 
 
 def _cgfe(path: Path, *words: str) -> "subprocess.Popen[bytes]":
