@@ -164,13 +164,15 @@ def _page(
 
 
 def _shown(results: SweepResults, base: int, found: Decision) -> list[ShownRun]:
-    """Return the run in the middle of its seeds of the baseline, the lowest mean and the last.
+    """Return the run in the middle of its seeds of the baseline, the lowest and highest mean.
 
-    Those of another grid than the first's, or another reference, cannot stand on its axes.
+    And of the last setting, on an axis the other end. Those of another grid than the first's, or
+    another reference, cannot stand on its axes.
     """
-    best = int(np.nanargmin([mean.mean.value for mean in found.means]))
+    means = [mean.mean.value for mean in found.means]
+    best, worst = int(np.nanargmin(means)), int(np.nanargmax(means))
     shown: list[ShownRun] = []
-    for row in dict.fromkeys((base, best, len(results.settings) - 1)):
+    for row in dict.fromkeys((base, best, worst, len(results.settings) - 1)):
         columns = [column for place, column in results.runs if place == row]
         if not columns:
             continue
