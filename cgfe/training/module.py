@@ -250,7 +250,8 @@ class CGForceField(L.LightningModule):
         assert self.loss is not None
         batch = self._in_own_precision(batch)
         rank, processes = (x.global_rank, x.world_size) if (x := self._trainer) else (0, 1)
-        turn = Turn(stage, number * processes + rank)
+        epoch = x.current_epoch if x and x.state.fn == TrainerFn.FITTING else None
+        turn = Turn(stage, number * processes + rank, epoch)
         terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch, turn)
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},

@@ -52,6 +52,7 @@ model:
     relative_entropy: {weight: 0.5, weighted: true}
     implied_fes: {weight: 0.5, weighted: true, memory: 5}
     chains: {number: 17, steps: 6, every: 4, refreshed: 0.1}
+    begin: {implied_fes: 1}
 trainer: {max_epochs: 3}
 free_energy: {every_n_epochs: 1}
 """
@@ -109,7 +110,8 @@ def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
     found = {key for key, value in first.items() if value != 0}
     drawing = ("mean_force_matching_mse", "contrastive_entropy")
     for name in (*drawing, "relative_entropy_gap", "implied_fes_kl"):
-        assert len({step for key, step in found if key == f"train/{name}"}) == 3, name
+        epochs = 2 if name == "implied_fes_kl" else 3
+        assert len({step for key, step in found if key == f"train/{name}"}) == epochs, name
     for key, value in first.items():
         # An epoch's mean that was interrupted is of its rest; the last epoch's is whole.
         if key[0].startswith("train/") and key[1] == max(step for _, step in first):

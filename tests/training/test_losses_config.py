@@ -20,6 +20,8 @@ from cgfe.training.losses import ChainConfig, LossConfig, Losses, LossTerm, Pred
 from cgfe.training.losses.energy import EnergyMatching
 from cgfe.training.losses.force import ForceMatching
 from cgfe.training.losses.mean_energy import MeanEnergyMatching
+from cgfe.training.losses.relative_entropy import RelativeEntropy
+from cgfe.training.losses.term import Turn
 from cgfe.training.module import CGForceField
 from tests.training.test_losses import ENERGY, forces_of, make_batch
 
@@ -184,6 +186,53 @@ def test_a_term_of_the_users_own(model: Callable[..., CGForceField]) -> None:
     for key, message in (("force_mse", "both logged as force_mse"), ("loss", "has 'loss'")):
         with pytest.raises(InputError, match=message):
             model(f"--model.losses.own.{key}=own_terms.Power")
+
+
+def test_a_term_counts_from_its_epoch_on(model: Callable[..., CGForceField]) -> None:
+    later = ("--model.losses.mean_energy.weight=0.25", '--model.losses.begin={"mean_energy": 2}')
+    loss = WeightedLoss(model(*later).loss_config, num_systems=2)
+    batch = make_batch()
+    for epoch, counts in ((0, False), (1, False), (2, True), (3, True), (None, True)):
+        terms = loss(ENERGY, forces_of(batch), batch, Turn("train", 0, epoch))
+        assert ("mean_energy_mse" in terms) == counts
+        expected = 0.75 * terms["force_mse"] + 0.25 * terms.get("mean_energy_mse", 0)
+        torch.testing.assert_close(terms["loss"], expected)
+    assert loss.describe()["mean_energy_mse"].startswith("weight=0.25, weighted=False, begin=2")
+
+
+def test_chains_rest_until_a_term_uses_them() -> None:
+    losses = Losses(ForceMatching(1.0), relative_entropy=RelativeEntropy())
+    losses.begin["relative_entropy"] = 1
+    loss = WeightedLoss(losses)
+
+    class Counting(torch.nn.Module):
+        moves = 0
+        lost = counting = torch.zeros(())
+
+        def advance(self, number: int) -> bool:
+            self.moves += 1
+            return False
+
+    loss.chains = Counting()  # type: ignore[assignment]
+    batch = make_batch()
+    found = loss(ENERGY, forces_of(batch), batch, Turn("train", 0, 0))
+    assert set(found) == {"loss", "force_mse"}
+    assert loss.chains.moves == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("begin", "message"),
+    [
+        ('{"energy": 2}', "model.losses.begin has energy: 2, expected an epoch .* force, mean_ene"),
+        ('{"mean_energy": -1}', "model.losses.begin has mean_energy: -1, expected an epoch from 0"),
+        ('{"force": 1}', "begin leaves no term with a weight above 0 for the first epoch"),
+    ],
+)
+def test_epochs_that_make_no_sense_are_refused(
+    begin: str, message: str, model: Callable[..., CGForceField]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        model(f"--model.losses.begin={begin}")
 
 
 class Memory(LossTerm):

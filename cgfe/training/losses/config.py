@@ -53,6 +53,9 @@ class Losses:
         0.016, friction_per_ps: 0.2}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
+    begin : dict of int
+        Epoch from which on a term counts, by its key, where that is not 0, the first:
+        {relative_entropy: 6}. Before, it is neither evaluated nor logged, and its chains rest.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class Losses:
     implied_fes: ImpliedFES | None = None
     chains: ChainConfig = ChainConfig()  # noqa: RUF009 (frozen)
     own: dict[str, LossTerm] = field(default_factory=dict)
+    begin: dict[str, int] = field(default_factory=dict)
 
     def terms(self) -> list[LossTerm]:
         """Return the terms that are there, each with the name of its option.
@@ -84,21 +88,29 @@ class Losses:
         Raises
         ------
         InputError
-            If the key of an own term cannot be the name of a metric.
+            If the key of an own term cannot be the name of a metric, or an epoch is no epoch of a
+            term that is there.
         """
-        known = {name: term for name, term in vars(self).items() if name not in ("own", "chains")}
+        others = ("own", "chains", "begin")
+        known = {name: term for name, term in vars(self).items() if name not in others}
         for name, term in self.own.items():
             if not name.isidentifier() or name == "loss":
                 raise InputError(
                     f"model.losses.own has {name!r}, expected letters, digits and _, and not loss."
                 )
             term.log_name = name
-        found = []
-        for name, term in {**known, **{f"own.{key}": x for key, x in self.own.items()}}.items():
-            if term is not None:
-                term.option = f"model.losses.{name}.weight"
-                found.append(term)
-        return found
+        every = {**known, **{f"own.{key}": x for key, x in self.own.items()}}
+        there = {name: term for name, term in every.items() if term is not None}
+        for name, epoch in self.begin.items():
+            if name not in there or epoch < 0:
+                given = ", ".join(there) or "the terms, of which there is none"
+                raise InputError(
+                    f"model.losses.begin has {name}: {epoch}, expected an epoch from 0 on of one "
+                    f"of {given}."
+                )
+        for name, term in there.items():
+            term.option, term.begin = f"model.losses.{name}.weight", self.begin.get(name, 0)
+        return list(there.values())
 
     def check(self) -> None:
         """Check weights and names; raise InputError naming the option."""

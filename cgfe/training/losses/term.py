@@ -51,6 +51,12 @@ class Turn:
     part: Part = "train"
     number: int = 0
     """Counted over epochs and processes in training, else over a validation's or test's batches"""
+    epoch: int | None = None
+    """Of a fit; None where nothing is fitted"""
+
+    def has_begun(self, begin: int) -> bool:
+        """Return whether what counts from an epoch on counts now."""
+        return self.epoch is None or self.epoch >= begin
 
 
 FIRST = Turn()
@@ -90,6 +96,8 @@ class LossTerm(nn.Module, ABC):
         Whether it is logged at weight 0 too, as all are that need nothing made for them.
     option : str
         The key that sets its weight, for errors.
+    begin : int
+        Epoch of a fit from which on it counts.
     needs_simulations : bool
         Whether it learns from those of validations, and is nothing without them.
     uses_chains : bool
@@ -118,6 +126,7 @@ class LossTerm(nn.Module, ABC):
     log_name = ""
     fields: tuple[str, ...] = ()
     option = "weight"
+    begin = 0
     needs_simulations = False
     logged_at_zero = True
     uses_chains = False
@@ -189,4 +198,5 @@ class LossTerm(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Describe the settings, for `print` and `cgfe info`."""
-        return f"weight={self.weight:g}, weighted={self.weighted}"
+        late = f", begin={self.begin}" if self.begin else ""
+        return f"weight={self.weight:g}, weighted={self.weighted}{late}"

@@ -114,21 +114,23 @@ class WeightedLoss(nn.Module):
         -------
         dict of scalars
             `loss`, and each term under its log name: unweighted, detached, and there also at weight
-            0, unless there is no reference for it; what terms tell beside their value; and
-            `chains_blown_up` and `chains_effective`, if there are chains.
+            0, unless there is no reference for it or it has not begun; what terms tell beside
+            their value; and `chains_blown_up` and `chains_effective`, if there are chains.
 
         Raises
         ------
         InputError
             If a term with a positive weight, or the weighting, lacks its fields.
         """
-        if self.chains is not None and turn.part == "train" and self.chains.advance(turn.number):
-            for term in self._terms():
+        terms = [term for term in self._terms() if turn.has_begun(term.begin)]
+        chains = self.chains if any(term.uses_chains for term in terms) else None
+        if chains is not None and turn.part == "train" and chains.advance(turn.number):
+            for term in terms:
                 term.after_move()
         prediction = Prediction(network_energy, network_forces, turn)
         found: dict[str, Tensor] = {}
         parts = []
-        for term in self._terms():
+        for term in terms:
             if not _has_fields(term, batch):
                 continue
             # A term of weight 0 is left out, not multiplied: its gradient costs time.
@@ -139,9 +141,9 @@ class WeightedLoss(nn.Module):
             if term.weight > 0:
                 parts.append(term.weight * value)
             found |= {term.log_name: value.detach()} | term.figures()
-        if self.chains is not None:
-            found["chains_blown_up"] = self.chains.lost.clone()
-            found["chains_effective"] = self.chains.counting.clone()
+        if chains is not None:
+            found["chains_blown_up"] = chains.lost.clone()
+            found["chains_effective"] = chains.counting.clone()
         # Without any part a loss is not known, which is no 0 that a best checkpoint may have.
         return ({"loss": torch.stack(parts).sum()} if parts else {}) | found
 
@@ -170,6 +172,10 @@ def check(terms: Sequence[LossTerm]) -> None:
     if not any(term.weight > 0 for term in terms):
         verb = "is" if len(terms) == 1 else "are"
         raise InputError(f"{' and '.join(taken.values())} {verb} 0, expected one above 0.")
+    if all(term.weight == 0 or term.begin > 0 for term in terms):
+        raise InputError(
+            "model.losses.begin leaves no term with a weight above 0 for the first epoch."
+        )
 
 
 def _has_fields(term: LossTerm, batch: Batch) -> bool:
