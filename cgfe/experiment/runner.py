@@ -13,6 +13,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from cgfe.ending import end_if_asked, ending_on_sigterm
+from cgfe.experiment.growing import point_of
 from cgfe.experiment.study import (
     ERROR,
     RUN,
@@ -103,7 +104,7 @@ def write_results(study: SweepStudy) -> None:
                 "state": trial.state.name.lower(),
                 "error": trial.user_attrs.get(ERROR, ""),
                 **study.sweep.fixed,
-                **trial.params,
+                **point_of(trial),
                 **metrics,
                 # Of its last start, for one that was interrupted.
                 "seconds": trial.duration.total_seconds() if trial.duration else "",

@@ -21,7 +21,7 @@ from cgfe.errors import InputError
 from cgfe.experiment import runner
 from cgfe.experiment import study as study_file
 from cgfe.experiment.first_point import check_first_point
-from cgfe.experiment.runner import run_sweep
+from cgfe.experiment.runner import run_sweep, write_results
 from cgfe.experiment.study import SweepStudy
 from cgfe.experiment.sweep_file import SweepFile
 
@@ -538,6 +538,13 @@ def test_an_ended_sweep_goes_on_from_checkpoints(
             os.kill(int(run), number)
     process.send_signal(number)
     assert process.wait(60) == code
+    study = _study(path)
+    claim = study.claim()
+    assert claim is not None
+    write_results(study)
+    waiting = [row["x"] for row in results(tmp_path) if row["state"] == "waiting"]
+    assert waiting == ["3.0"]
+    claim.release()
     at = int(last.read_text())
     assert at < 40  # its run was ended with it
     assert run_sweep(_study(path), jobs=3, progress=False) == 0
