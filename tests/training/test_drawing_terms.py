@@ -52,7 +52,6 @@ model:
     relative_entropy: {weight: 0.5, weighted: true}
     implied_fes: {weight: 0.5, weighted: true, memory: 5}
     chains: {number: 17, steps: 6, every: 4, refreshed: 0.1}
-    begin: {implied_fes: 1}
 trainer: {max_epochs: 3}
 free_energy: {every_n_epochs: 1}
 """
@@ -87,9 +86,10 @@ def folder(tiny: CGFrames, tiny_file: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_killed_fit_goes_on_bit_by_bit(folder: Path) -> None:
     """kill -9 in the second epoch, some moves after the chains were at the first one's end."""
-    cgfe(folder, *WORDS, "--run_dir=whole")
+    words = (*WORDS, '--model.losses.begin={"implied_fes": 1}')
+    cgfe(folder, *words, "--run_dir=whole")
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_LATER, *WORDS, "--run_dir=killed"],
+        [sys.executable, "-c", KILLED_LATER, *words, "--run_dir=killed"],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
