@@ -20,7 +20,7 @@ from cgfe.experiment.saved import (
     read_saved,
 )
 from cgfe.experiment.soundness import soundness_figures
-from cgfe.experiment.sweep_file import CONFIG
+from cgfe.experiment.sweep_file import TOLD_BY_NAME
 from cgfe.experiment.trapping import trapping_figures
 from cgfe.report.plots import TERM_LABELS
 from cgfe.report.run import BETTER
@@ -29,7 +29,6 @@ FINAL, VALIDATION = "final/js", "free_energy/js"
 """Metrics that are told unless another is asked for: the first one that a finished run logged."""
 SECONDS = "seconds"
 """Wall time, as `cgfe sweep` notes it."""
-FRAMES = "data.frames"
 
 
 @dataclass(frozen=True)
@@ -259,7 +258,7 @@ def _shown(run: Run, name: str) -> Setting:
 
 def shown(name: str, value: Setting) -> Setting:
     """Return a parameter's value as it is told: of a file its name alone."""
-    return Path(value).stem if name in (CONFIG, FRAMES) and isinstance(value, str) else value
+    return Path(value).stem if name in TOLD_BY_NAME and isinstance(value, str) else value
 
 
 def _metric(sweep: SweepRuns, runs: Sequence[Run], asked: str | None) -> str:

@@ -33,6 +33,8 @@ Point = dict[str, Any]
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 CONFIG = "config"
 """A parameter whose values are further config files."""
+TOLD_BY_NAME = (CONFIG, "data.frames")
+"""Parameters whose values are files, told without folder and ending."""
 LARGEST_GRID = 100_000
 
 
@@ -224,7 +226,7 @@ def _distribution(name: str, settings: Mapping[str, Any]) -> BaseDistribution | 
             raise InputError(f"parameters.{name}.values holds lists; expected plain values.")
         files = Counter(Path(v).stem for v in values if isinstance(v, str))
         twice = [file for file, count in files.items() if count > 1]
-        if name == CONFIG and twice:
+        if name in TOLD_BY_NAME and twice:
             raise InputError(
                 f"parameters.{name}.values has two files {twice[0]}; expected different names, by "
                 "which they are told."

@@ -325,15 +325,16 @@ def test_a_study_that_cannot_be_used_is_one_sentence(
     assert results(tmp_path) == kept
 
 
-def test_two_config_files_of_one_name_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["config", "data.frames"])
+def test_two_files_of_one_name_are_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sweep_of(tmp_path)
     content = yaml.safe_load(path.read_text())
-    content["parameters"]["config"] = {"values": ["a/b.yaml", "c/b.yaml"]}
+    content["parameters"][name] = {"values": ["a/b.yaml", "c/b.yaml"]}
     path.write_text(yaml.safe_dump(content))
     assert main(["sweep", str(path)]) == 2
-    assert "parameters.config.values has two files b; expected" in capsys.readouterr().err
+    assert f"parameters.{name}.values has two files b; expected" in capsys.readouterr().err
 
 
 def test_missing_files_and_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
