@@ -43,6 +43,8 @@ class SweepResults:
         The same in a sentence, and the figure's unit.
     settings : tuple
         K values of the parameter, ascending; of several parameters each is a text.
+    values : tuple of tuple
+        Of each setting the values of all parameters.
     seeds : tuple
         S of them.
     figures : array (K, S)
@@ -73,6 +75,7 @@ class SweepResults:
     name: str
     unit: str
     settings: tuple[Setting, ...]
+    values: tuple[tuple[Setting, ...], ...]
     seeds: tuple[Setting, ...]
     figures: FloatArray
     empty: tuple[Setting, ...]
@@ -128,17 +131,19 @@ def gather(
     chosen = _where(sweep, where or {})
     names = _parameters(sweep, chosen, parameter, where or {})
     metric = _metric(sweep, chosen, metric)
-    values = {run.name: _figure(run, metric) for run in chosen}
+    figure = {run.name: _figure(run, metric) for run in chosen}
     placed = _placed(chosen, names)
-    with_figure = {place: run for place, run in placed.items() if math.isfinite(values[run.name])}
+    with_figure = {place: run for place, run in placed.items() if math.isfinite(figure[run.name])}
     if not with_figure:
         raise InputError(f"{sweep.folder}: no finished run has a finite {metric}.")
-    settings = tuple(sorted({row for row, _ in with_figure}, key=_order))
+    values = {_setting(run, names): _values(run, names) for run in sweep.runs}
+    in_order = sorted(values, key=lambda setting: [_order(value) for value in values[setting]])
+    settings = tuple(row for row in in_order if row in {row for row, _ in with_figure})
     seeds = tuple(sorted({column for _, column in with_figure}, key=_order))
     grid = {(settings.index(r), seeds.index(c)): run for (r, c), run in with_figure.items()}
     figures = np.full((len(settings), len(seeds)), np.nan)
     for place, run in grid.items():
-        figures[place] = values[run.name]
+        figures[place] = figure[run.name]
     saved = {place: read_saved(run, metric) for place, run in grid.items()}
     resampled, walkers = common_samples(figures.shape, saved)
     name, unit = _words(metric)
@@ -150,14 +155,15 @@ def gather(
     return SweepResults(
         parameter=", ".join(names),
         metric=metric,
-        option=", ".join(name.rpartition(".")[2].replace("_", " ") for name in names),
+        option=", ".join(map(option_of, names)),
         name=name,
         unit=unit,
         settings=settings,
+        values=tuple(values[row] for row in settings),
         seeds=seeds,
         figures=figures,
-        empty=tuple(sorted(tried - set(settings), key=_order)),
-        without=tuple(run.name for run in chosen if not math.isfinite(values[run.name])),
+        empty=tuple(row for row in in_order if row in tried - set(settings)),
+        without=tuple(run.name for run in chosen if not math.isfinite(figure[run.name])),
         floor=mean_floor(saved, metric, walkers),
         resampled=resampled,
         walkers=walkers,
@@ -247,9 +253,12 @@ def _parameters(
 
 def _setting(run: Run, names: Sequence[str]) -> Setting:
     """Return a run's value of a parameter, or its values of several as one text."""
-    if len(names) == 1:
-        return _shown(run, names[0])
-    return ", ".join(text_of(_shown(run, name)) for name in names)
+    values = _values(run, names)
+    return values[0] if len(values) == 1 else ", ".join(map(text_of, values))
+
+
+def _values(run: Run, names: Sequence[str]) -> tuple[Setting, ...]:
+    return tuple(_shown(run, name) for name in names)
 
 
 def _shown(run: Run, name: str) -> Setting:
@@ -318,6 +327,11 @@ def _placed(runs: Sequence[Run], names: Sequence[str]) -> dict[tuple[Setting, Se
 
 def _order(value: Setting) -> tuple[bool, float, str]:
     return (True, 0.0, value) if isinstance(value, str) else (False, value, "")
+
+
+def option_of(parameter: str) -> str:
+    """Return a parameter's name as it stands in a sentence."""
+    return parameter.rpartition(".")[2].replace("_", " ")
 
 
 def text_of(value: Setting) -> str:

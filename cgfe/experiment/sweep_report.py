@@ -15,14 +15,20 @@ from cgfe.experiment.decision import Decision, choose_baseline, decide_results
 from cgfe.experiment.figures import Setting
 from cgfe.experiment.further import FurtherFigure, compare_figures
 from cgfe.experiment.intervals import SettingMean
-from cgfe.experiment.results import SweepResults, further_labels, gather, text_of
+from cgfe.experiment.results import (
+    SweepResults,
+    further_labels,
+    gather,
+    option_of,
+    text_of,
+)
 from cgfe.experiment.runs import FINISHED, SWEEP_COPY, SweepRuns, read_runs
 from cgfe.experiment.soundness import soundness_words
 from cgfe.experiment.trapping import LABELS, NOTE, trapping_words
 from cgfe.files import replacing
 from cgfe.report.run import read_metrics
 from cgfe.report.several import ShownRun
-from cgfe.report.sweep import FigureTable, SweepPage, write_sweep_page
+from cgfe.report.sweep import FigureTable, SweepAxis, SweepPage, write_sweep_page
 from cgfe.simulation.results import FreeEnergyResult
 
 PAGE, NUMBERS = "sweep.html", "sweep.json"
@@ -131,6 +137,7 @@ def _page(
         figure=results.name,
         unit=results.unit,
         settings=[text_of(setting) for setting in results.settings],
+        axis=_axis(results),
         seeds=[text_of(seed) for seed in results.seeds],
         values=results.figures,
         means=[mean.mean for mean in found.means],
@@ -160,6 +167,21 @@ def _page(
         facts=_facts(runs, results),
         troubles=troubles,
         sweep_file=_text(runs.folder / SWEEP_COPY),
+    )
+
+
+def _axis(results: SweepResults) -> SweepAxis:
+    """Return along which parameter the figures show the settings: that of the most values."""
+    names = results.parameter.split(", ")
+    columns = list(zip(*results.values, strict=True))
+    along = max(range(len(names)), key=lambda column: (len(set(columns[column])), column))
+    return SweepAxis(
+        option=option_of(names[along]),
+        levels=[text_of(value) for value in columns[along]],
+        groups=[
+            ", ".join(text_of(value) for column, value in enumerate(row) if column != along)
+            for row in results.values
+        ],
     )
 
 

@@ -469,10 +469,10 @@ def test_runs_of_one_config_file_differ_in_nothing_else(tmp_path: Path) -> None:
         read_runs(folder)
 
 
-def two_parameters(folder: Path) -> Path:
-    write_sweep(folder, lr=[0.001, 0.01])
+def two_parameters(folder: Path, rate: float = 0.01) -> Path:
+    write_sweep(folder, lr=[0.001, rate])
     rows = read_rows(folder)
-    others = [row | {"run": f"{row['run']}b", "lr": 0.01, JS: 0.4} for row in rows]
+    others = [row | {"run": f"{row['run']}b", "lr": rate, JS: 0.4} for row in rows]
     write_rows(folder, rows + others)
     return folder
 
@@ -500,6 +500,17 @@ def test_several_parameters_are_one_table(tmp_path: Path, parameter: str | None)
     assert page.rows["data-setting 1, 0.01"][0] == pytest.approx(0.4)
     assert "of 5 settings" in numbers["headline"]
     assert "than energy weight, lr 0, 0.001" in numbers["headline"]
+
+
+def test_of_several_parameters_the_one_of_most_values_is_the_axis(tmp_path: Path) -> None:
+    folder = two_parameters(tmp_path / "sweep-made", rate=10)  # as words, "10" is before "2"
+    rows = read_rows(folder)
+    write_rows(folder, rows + [row | {"run": f"{row['run']}c", "lr": 2} for row in rows[:8]])
+    drawn = write_sweep_report(folder).drawn
+    assert drawn.settings[:4] == ["0, 0.001", "0, 2", "0, 10", "0.5, 0.001"]
+    assert drawn.axis.option == "lr"  # of as many values, the last
+    assert drawn.axis.ticks == ["0.001", "2", "10"]
+    assert drawn.axis.names == [f"{weight:g}" for weight in WEIGHTS]
 
 
 def test_points_that_no_seed_repeats_are_no_table(tmp_path: Path) -> None:
