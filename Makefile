@@ -71,14 +71,22 @@ data: setup
 data-full: setup
 	$(BIN)/cgfe reference --config configs/reference/chignolin.yaml
 	$(BIN)/cgfe reference --config configs/reference/chignolin_exchange.yaml
-	$(PACK) --runs runs/reference/chignolin --every-ps 20 --discard-ns 40 --weights counts --output runs/reference/frames.h5
+	$(PACK) --runs runs/reference/chignolin --every-ps 20 --weights counts --output runs/reference/frames.h5
 	$(BIN)/cgfe pack --native folded --runs runs/reference/chignolin_exchange --temperature 300 --output runs/reference/exchange.h5
 	$(BIN)/cgfe reference-report runs/reference/frames.h5 --against runs/reference/exchange.h5 --output runs/reference/convergence.html
 	$(BIN)/cgfe reference --config configs/reference/chignolin_mean_forces.yaml
 
 SWEEP ?= energy_weight
 JOBS ?= 2
-REPORT ?=
+# The setting that a sweep's others are compared with, where it is not the first one.
+BASELINE_labels := paper, 0.5
+BASELINE_energy_weight_helix := forces
+BASELINE_energy_terms := forces
+BASELINE_terms_helix := forces
+BASELINE_both_folds := forces
+BASELINE_data_efficiency := forces, 1
+BASELINE_corrections := as_is
+REPORT ?= $(if $(BASELINE_$(SWEEP)),--baseline "$(BASELINE_$(SWEEP))")
 
 runs/begun_folded_raw.h5 runs/begun_folded_weighted.h5: runs/begun_folded_%.h5: | setup
 	$(BIN)/cgfe pack --frames chignolin --begin-folded-ns 20 --weights $(if $(filter raw,$*),counts,training) --output $@
@@ -87,7 +95,6 @@ experiment: setup $(if $(filter raw_frames,$(SWEEP)),runs/begun_folded_raw.h5 ru
 	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS); swept=$$?; \
 	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP) && exit $$swept
 
-terms: override REPORT += --baseline forces
 terms: override SWEEP := energy_terms
 terms: experiment
 

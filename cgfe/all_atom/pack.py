@@ -94,7 +94,7 @@ def pack_runs(
     parts = dealt([trajectory.group for trajectory in trajectories], validation, test)
     peptide = peptide_from_pdb(trajectories[0].folder / "topology.pdb")
     names = bead_residues(peptide.topology)
-    native_positions = _native_positions(native, first, len(names))
+    native_positions = _native_positions(native, first, names)
     mapping = fit_mapping(
         kind, [trajectories[number] for number in parts["training"]], peptide.topology
     )
@@ -178,7 +178,7 @@ def _engines(trajectories: Sequence[SampledTrajectory]) -> str:
 
 
 def _native_positions(
-    native: str | None, config: SamplerConfig, beads: int
+    native: str | None, config: SamplerConfig, residues: tuple[str, ...]
 ) -> NDArray[np.float64] | None:
     if native is None:
         return None
@@ -187,6 +187,11 @@ def _native_positions(
     else:
         peptide = peptide_from_pdb(HAIRPIN if native == "folded" else native)
     chosen = peptide.positions[alpha_carbons(peptide.topology)] * ANGSTROM_PER_NM
-    if len(chosen) != beads:
-        raise InputError(f"native structure {native} has {len(chosen)} residues, expected {beads}.")
+    found = bead_residues(peptide.topology)
+    if found != residues:
+        what = "folded, chignolin's hairpin," if native == "folded" else native
+        raise InputError(
+            f"native structure {what} holds {'-'.join(found)}, but the runs are of "
+            f"{'-'.join(residues)}."
+        )
     return chosen - chosen.mean(axis=0)

@@ -136,9 +136,11 @@ def _structures(
         )
     other = peptide_from_pdb(path)
     if _atom_names(other) != _atom_names(peptide):
+        what = "folded, chignolin's hairpin," if start == "folded" else path
         raise InputError(
-            f"start {path} has {len(other.positions)} atoms that differ from the system's "
-            f"{len(peptide.positions)}; expected the same peptide."
+            f"start {what} has {len(other.positions)} atoms that differ from the system's "
+            f"{len(peptide.positions)}; expected the same peptide, a PDB file of its fold for "
+            "example."
         )
     return other.positions[None]
 

@@ -52,13 +52,36 @@ def check_simulations(model: CGForceField, callbacks: list[Any], epochs: int | N
             )
 
 
+def check_begins(model: CGForceField, callbacks: list[Any], epochs: int | None) -> None:
+    """Check that a term that begins later begins, and with chains of the model as it then is.
+
+    Raises
+    ------
+    InputError
+        Naming the term, and what does not fit.
+    """
+    intervals = [x.every_n_epochs for x in callbacks if isinstance(x, FreeEnergyValidation)]
+    for term in model.loss_config.terms():
+        told = f"model.losses.begin has {term.key('').split('.')[-2]}: {term.begin}"
+        if epochs is not None and 0 <= epochs <= term.begin:
+            raise InputError(f"{told}, but trainer.max_epochs is {epochs}; expected less.")
+        if term.begin == 0 or not term.uses_chains:
+            continue
+        if not any(every > 0 and term.begin % every == 0 for every in intervals):
+            raise InputError(
+                f"{told}, but free_energy.every_n_epochs is {intervals[0] if intervals else 0}; "
+                "expected a multiple of it, since its chains begin at what a validation right before "
+                "has simulated."
+            )
+
+
 def check_monitor(model: CGForceField, data: CGFramesDataModule, callbacks: list[Any]) -> None:
     """Check that what the best checkpoint is chosen by is logged by any of a trainer's callbacks.
 
     Raises
     ------
     InputError
-        If it is not.
+        If it is not, or changes its meaning on the way.
     """
     names = {"epoch", "step"} | {
         f"{stage}/{name}" for stage in ("train", "validation") for name in model.logged_terms
@@ -68,6 +91,12 @@ def check_monitor(model: CGForceField, data: CGFramesDataModule, callbacks: list
             names |= callback.names(data.names)
         if isinstance(callback, MeanForceValidation):
             names |= callback.names(data)
+    begun = max((term.begin for term in model.loss_config.terms() if term.weight > 0), default=0)
     for callback in callbacks:
         if isinstance(callback, BestCheckpoint):
             callback.check(names)
+            if begun and str(callback.monitor).endswith("/loss"):
+                raise InputError(
+                    f"checkpoint.monitor is {callback.monitor}, which is another sum once a term "
+                    f"begins (model.losses.begin, epoch {begun}); expected another metric."
+                )

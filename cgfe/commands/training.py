@@ -18,7 +18,12 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from cgfe.commands.config_files import check_config_files, interpolated, sections_of
-from cgfe.commands.fit_checks import check_files, check_monitor, check_simulations
+from cgfe.commands.fit_checks import (
+    check_begins,
+    check_files,
+    check_monitor,
+    check_simulations,
+)
 from cgfe.commands.lightning_parser import OneSentenceParser, plainly
 from cgfe.commands.run_words import option, refuse_finished, with_run_config
 from cgfe.commands.trainer_keys import begin_wandb, check_numbers, check_trainer, one_sentence
@@ -250,6 +255,7 @@ class TrainingCLI(LightningCLI):
         model.check_optimizer()
         if not trainer.fast_dev_run:  # that has one epoch
             check_simulations(model, trainer.callbacks, trainer.max_epochs)
+            check_begins(model, trainer.callbacks, trainer.max_epochs)
         if not self.config[self.subcommand].trainer.callbacks:  # they may log anything
             check_monitor(model, data, trainer.callbacks)
         begin_wandb(trainer.loggers)

@@ -103,5 +103,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _of_losses() -> tuple[str, ...]:
-    terms = [x for x in vars(losses).values() if isinstance(x, type) and issubclass(x, LossTerm)]
+    terms = [term for term in _kinds_of(LossTerm) if term.__module__.startswith(losses.__name__)]
     return ("loss", *sorted({term.log_name for term in terms if term.log_name}))
+
+
+def _kinds_of(kind: type[LossTerm]) -> list[type[LossTerm]]:
+    return [found for sub in kind.__subclasses__() for found in (sub, *_kinds_of(sub))]

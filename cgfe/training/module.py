@@ -57,8 +57,8 @@ class CGForceField(L.LightningModule):
         0.0, force_weight: 1 - energy_weight, energy_target: delta or total, gauge: fixed, centred
         or learned, weighted: false}; `--model.loss.help` explains them.
     losses : Losses
-        In place of `loss`: any terms, each with its weight. Every term is logged, unweighted, at
-        any weight (at 0 all but `contrastive`, which has no samples then).
+        In place of `loss`: any terms, each with its weight. Every term that has begun is
+        logged, unweighted, at any weight (at 0 all but `contrastive`, which has no samples then).
     optimizer : callable
         Any torch optimizer.
     scheduler : callable, optional
@@ -250,7 +250,8 @@ class CGForceField(L.LightningModule):
         assert self.loss is not None
         batch = self._in_own_precision(batch)
         rank, processes = (x.global_rank, x.world_size) if (x := self._trainer) else (0, 1)
-        epoch = x.current_epoch if x and x.state.fn == TrainerFn.FITTING else None
+        fits = x is not None and x.state.fn == TrainerFn.FITTING
+        epoch = x.current_epoch if fits else self.trained and self.trained[0]
         turn = Turn(stage, number * processes + rank, epoch)
         terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch, turn)
         self.log_dict(

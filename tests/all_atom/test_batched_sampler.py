@@ -125,7 +125,7 @@ def test_openmm_samples_what_the_kernel_does_not_know(
         ({"starts": ["foldde"]}, "start 'foldde' is none of extended, "),
         ({"starts": [*["extended"] * 4, "foldde"]}, "start 'foldde' is none of extended, "),
         ({"starts": ["foldde"], "engine": "openmm"}, "start 'foldde' is none of extended, "),
-        ({"starts": ["folded"]}, "atoms that differ from the system's"),
+        ({"starts": ["folded"]}, "start folded, chignolin's hairpin, has .* expected the same"),
         ({"starts": ["helix"], "sequence": None, "pdb": HAIRPIN}, "start helix needs a 'sequence'"),
         ({"starts": [str(Path(__file__).parent)]}, "the folder holds no sampled chunks"),
         ({"starts": ["adaptive"], "scouts": ["nowhere"]}, "scouts: nowhere is no sampler run"),

@@ -76,6 +76,8 @@ def test_packed_frames_are_spaced_and_rounded(
         pack_runs([config.output], "constraint_aware", test=0.25, weights="training")
     with pytest.raises(InputError, match=r"every-ps is 2\.5; expected a multiple"):
         pack_runs([config.output], every_ps=2.5)
+    with pytest.raises(InputError, match=r"hairpin, holds TYR-.* but the runs are of ALA-GLY-ALA"):
+        pack_runs([config.output], native="folded")
     with pytest.raises(InputError, match="nothing left after the discarded 1 ns"):
         pack_runs([config.output], discard_ns=1.0)
     frames.save(tmp_path / "frames.h5")

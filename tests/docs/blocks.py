@@ -49,7 +49,7 @@ SMALLER = {
     "reference --config configs/reference/chignolin_mean_forces.yaml": (
         "mean_forces.configurations=[6,2,2] mean_forces.average_ps=0.08 mean_forces.settle_ps=0.04"
     ),
-    "pack --runs": "--every-ps=0.4 --discard-ns=0",
+    "pack --runs": "--every-ps=0.4 --discard-ns=0 --native=runs/reference/chignolin/topology.pdb",
 }
 """What is put behind a command that begins like this, in place of its hours."""
 

@@ -324,3 +324,22 @@ def test_what_cannot_be_is_refused(reference: Reference) -> None:
     simulations.lost = list(range(15))
     with pytest.raises(InputError, match=r"of 16 trajectories 1 stayed whole, .* 2 at least"):
         started(module_of(reference), simulations)
+
+
+def test_constants_of_a_term_that_begins_later_are_of_the_network_then(
+    reference: Reference, batch: Batch
+) -> None:
+    module = module_of(reference)
+    assert module.loss is not None
+    module.loss.terms[NAME].begin = 1  # type: ignore[assignment]
+    term = started(module, Simulations(reference))
+    assert term.constants.item() == 0
+    with torch.no_grad():
+        module.network.get_parameter("output.2.bias").add_(30.0)
+    beads = batch.num_nodes // batch.num_graphs
+    own = module._in_own_precision(batch)
+    for number in range(2):
+        module.loss(*module.energy_and_forces(own), own, Turn("train", number, 1))
+        assert term.constants.item() == pytest.approx(30.0 * beads / KT, rel=0.3)
+        with torch.no_grad():
+            module.network.get_parameter("output.2.bias").zero_()

@@ -200,20 +200,49 @@ def test_a_term_counts_from_its_epoch_on(model: Callable[..., CGForceField]) -> 
     assert loss.describe()["mean_energy_mse"].startswith("weight=0.25, weighted=False, begin=2")
 
 
+def test_parameters_of_a_term_that_waits_have_a_gradient_of_zero() -> None:
+    """Distributed training stops where one has none."""
+    losses = Losses(ForceMatching(1.0), own={"memory": Memory(0.5)}, begin={"own.memory": 1})
+    loss, batch = WeightedLoss(losses, num_systems=2), make_batch()
+    loss(ENERGY, forces_of(batch), batch, Turn("train", 0, 0))["loss"].backward()
+    (parameter,) = loss.parameters()
+    assert parameter.grad is not None
+    assert (parameter.grad == 0).all()
+    assert loss.state_dict()["terms.memory.count"].tolist() == [0, 0]
+
+
+def test_a_term_that_waits_sees_chains_move() -> None:
+    losses = Losses(relative_entropy=RelativeEntropy(), own={"memory": Memory(0.5)})
+    losses.begin["own.memory"] = 1
+    loss = WeightedLoss(losses, num_systems=2)
+    moves: list[LossTerm] = []
+    for term in loss.terms.values():
+        assert isinstance(term, LossTerm)
+        term.after_move = lambda term=term: moves.append(term)  # type: ignore[method-assign]
+        term.forward = lambda *_: torch.zeros(())  # type: ignore[method-assign]
+    loss.chains = Moving()  # type: ignore[assignment]
+    batch = make_batch()
+    loss(ENERGY, forces_of(batch), batch, Turn("train", 0, 0))
+    assert moves == list(loss.terms.values())
+
+
+class Moving(torch.nn.Module):
+    """Chains that count their moves."""
+
+    moves = 0
+    lost = counting = torch.zeros(())
+
+    def advance(self, number: int) -> bool:
+        self.moves += 1
+        return True
+
+
 def test_chains_rest_until_a_term_uses_them() -> None:
     losses = Losses(ForceMatching(1.0), relative_entropy=RelativeEntropy())
     losses.begin["relative_entropy"] = 1
     loss = WeightedLoss(losses)
 
-    class Counting(torch.nn.Module):
-        moves = 0
-        lost = counting = torch.zeros(())
-
-        def advance(self, number: int) -> bool:
-            self.moves += 1
-            return False
-
-    loss.chains = Counting()  # type: ignore[assignment]
+    loss.chains = Moving()  # type: ignore[assignment]
     batch = make_batch()
     found = loss(ENERGY, forces_of(batch), batch, Turn("train", 0, 0))
     assert set(found) == {"loss", "force_mse"}

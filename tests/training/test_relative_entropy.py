@@ -7,7 +7,14 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from cgfe.reference.reference import Reference
-from cgfe.training.losses import ChainConfig, ForceMatching, Losses, RelativeEntropy, Turn
+from cgfe.training.losses import (
+    ChainConfig,
+    ForceMatching,
+    Losses,
+    RelativeEntropy,
+    Turn,
+    chains,
+)
 from cgfe.training.module import CGForceField
 from tests.training.discrete import KT, NUMBER, Discrete, counts_of
 from tests.training.small_models import NETWORK
@@ -90,11 +97,29 @@ def test_by_hand(reference: Reference, batch: Batch, weighted: bool, dtype: torc
     assert module.loss.chains is not None
     own = module._in_own_precision(batch)
     found = module.loss(*module.energy_and_forces(own), own, Turn("train", 0))
-    chains = module.loss.chains.positions(0)
+    where = module.loss.chains.positions(0)
     with torch.no_grad():
-        now = module.network.energy(chains, batch.bead_types[: chains.shape[1]]).numpy()
+        now = module.network.energy(where, batch.bead_types[: where.shape[1]]).numpy()
         data = module.network(own).numpy()
     weights = batch.weight.numpy() if weighted else np.ones(batch.num_graphs)
     gap = np.average(data, weights=weights) - now.mean()
     assert abs(gap) > 0.01
     assert found[GAP].item() == pytest.approx(gap / KT, abs=2e-3)
+
+
+def test_a_constant_has_no_gradient_whatever_the_systems_of_other_processes(
+    reference: Reference, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several systems a process cannot count on the others' chains of its own."""
+    monkeypatch.setattr(chains, "process", lambda: (1, 2))
+    losses = Losses(relative_entropy=RelativeEntropy(), chains=ChainConfig(number=24))
+    module = CGForceField(NETWORK, losses=losses)
+    module.set_references([reference, reference], ["one", "two"], seed=5)
+    assert module.loss is not None
+    assert module.loss.chains is not None
+    module.loss.chains.get_buffer("log_weights_0").copy_(torch.linspace(-1, 1, 24))
+    own = module._in_own_precision(batch)
+    module.loss(*module.energy_and_forces(own), own, Turn("train", 0))["loss"].backward()
+    bias = module.network.get_parameter("output.2.bias").grad
+    assert bias is not None
+    assert bias.abs().max() < 1e-3  # 17 per unit of weight

@@ -188,6 +188,37 @@ def test_what_no_correction_can_be_is_told_by_the_command(
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.parametrize(
+    ("epoch", "more", "message"),
+    [
+        (2, [], "relative_entropy: 2, but trainer.max_epochs is 2; expected less"),
+        (
+            1,
+            ["--free_energy.every_n_epochs=2"],
+            "is 2; expected a multiple of it, since its chains",
+        ),
+        (
+            1,
+            ["--free_energy.every_n_epochs=0"],
+            "is 0; expected a multiple of it, since its chains",
+        ),
+        (1, ["--checkpoint.monitor=validation/loss"], "another sum once a term begins"),
+    ],
+)
+def test_a_beginning_that_cannot_be_right_is_refused(
+    epoch: int, more: list[str], message: str, tiny_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
+    words = [
+        "fit", "--config=tiny.yaml", "--run_dir=never", "--model.loss=null",
+        "--model.losses.force.weight=1", "--model.losses.relative_entropy.weighted=true",
+        "--trainer.max_epochs=2", "--free_energy.every_n_epochs=1",
+        f'--model.losses.begin={{"relative_entropy": {epoch}}}',
+    ]  # fmt: skip
+    assert message in cgfe(tmp_path, *words, *more, code=2)
+    assert not (tmp_path / "never").exists()
+
+
 @pytest.mark.parametrize("every", [0, 3])
 def test_a_term_without_simulations_is_refused(every: int, tiny_file: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))

@@ -24,8 +24,6 @@ from cgfe.training.losses.chain_weights import carried, effective_share, resampl
 from cgfe.units import thermal_energy
 
 OPTION = "model.losses.chains"
-JUMP = 0.1
-"""Effective share that a change of the model must leave by itself to be told from its chains."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ class ChainConfig:
         the chains say towards the data, and frees them where they are trapped.
     effective : float
         Chains have weights that follow the model as it changes, until their effective share falls
-        below this: then they are drawn anew, each by its weight. 0: all count alike.
+        below this: then they are drawn anew, each by its weight. A change that leaves less by
+        itself is left out. 0: all count alike.
     time_step_ps : float
         As in a simulation.
     friction_per_ps : float
@@ -95,9 +94,10 @@ class Chains(nn.Module):
     wait. So each has a weight, w ← w exp(−β[U_now − U_then]) at every move, with the energies of
     where it is by the model now and at the last move: weighted means keep up with the model
     whatever the chains cross (Jarzynski 1997; Carbone et al., arXiv 2305.19414), if they were right
-    when the chains began and these are many. Chains that begin anew get the mean weight, and a
-    change that is too far to be told from them, `JUMP`, is left out. Once few count,
-    `ChainConfig.effective`, they are drawn anew by weight.
+    when the chains began and these are many. Chains that begin anew get the mean weight. Once few
+    count, `ChainConfig.effective`, they are drawn anew by weight; a change that leaves fewer by
+    itself is too far to be told from them, and left out: drawn anew after each of many such, all
+    would soon descend from a few.
 
     Each process moves its own share, with random numbers of its own, and then tells the others: in
     all processes the buffers are the same, which distributed training would make them anyway, and a
@@ -303,7 +303,7 @@ class Chains(nn.Module):
     def _reweighted(self, system: int, work: Tensor) -> Tensor:
         """Carry the weights on; return which chains (M,) to go on with."""
         weights, least = self.get_buffer(f"log_weights_{system}"), self.config.effective
-        found = carried(weights, work, JUMP)
+        found = carried(weights, work, least)
         share = effective_share(found)
         known = -work[work.isfinite()]
         self.counting.clamp_(max=min(share, effective_share(known)) if len(known) else share)

@@ -49,13 +49,15 @@ class Losses:
         The surface of the model's own chains: {weight: 1.0, weighted: false, memory: 20, smoothing:
         1.0}.
     chains : ChainConfig
-        Of the terms that use some: {number: 128, steps: 40, every: 4, refreshed: 0.0, time_step_ps:
-        0.016, friction_per_ps: 0.2}.
+        Of the terms that use some: {number: 128, steps: 40, every: 4, refreshed: 0.0, effective:
+        0.5, time_step_ps: 0.016, friction_per_ps: 0.2}.
     own : dict of LossTerm
         Terms of your own, by class path; each is logged under its key.
     begin : dict of int
         Epoch from which on a term counts, by its key, where that is not 0, the first:
-        {relative_entropy: 6}. Before, it is neither evaluated nor logged, and its chains rest.
+        {relative_entropy: 6}. Before, it is neither evaluated nor logged, and its chains rest: they
+        begin at what a validation has simulated right before, so of a term that uses chains the
+        epoch is a multiple of `free_energy.every_n_epochs`.
 
     Examples
     --------

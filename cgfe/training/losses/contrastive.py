@@ -84,6 +84,8 @@ class ContrastiveEstimation(LossTerm):
     logged_at_zero = False  # no samples are made, and c is not known
     counts: Tensor
     """(systems, 2), samples to train on and held out"""
+    begun: Tensor
+    """(), whether the constants have been set"""
 
     def __init__(
         self,
@@ -126,6 +128,7 @@ class ContrastiveEstimation(LossTerm):
             self._others = [self._other(reference) for reference in setting.references]
         systems = len(setting.references)
         self.register_buffer("counts", torch.zeros(systems, 2, dtype=torch.long))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
         for system, reference in enumerate(setting.references):
             beads = len(reference.system.bead_types)
             self.register_buffer(f"samples_{system}", torch.zeros(KEPT + HELD, beads, 3))
@@ -145,7 +148,8 @@ class ContrastiveEstimation(LossTerm):
             name = "prior alone" if self.model is None else self.model
             potential = reference.potential() if not self._others else self._others[system]
             self._keep(system, simulate(potential, system, config, name))
-            self._begin_constant(system)
+        if self.begin == 0 and not self.begun:
+            self._begin_constants()
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor | None:
         """Return the cross-entropy; None without samples, or without the model they are of."""
@@ -154,6 +158,8 @@ class ContrastiveEstimation(LossTerm):
         count = int(self.counts[system, held])
         if not count or (self.model is not None and not self._others):
             return None
+        if turn.part == "train" and not self.begun:
+            self._begin_constants()  # of all systems: processes may be at batches of different ones
         rows = drawn(count, min(self.batch_size, count), turn.number, self._setting.seed)
         positions, offsets = (x[rows].to(prediction.energy) for x in self._kept(system, held))
         types = batch.bead_types[: positions.shape[1]]
@@ -213,16 +219,16 @@ class ContrastiveEstimation(LossTerm):
         prior = accelerated(potential, positions[:1].float())
         return prior.energy_and_forces(positions.float().contiguous())[0].detach().to(positions)
 
-    def _begin_constant(self, system: int) -> None:
+    @torch.no_grad()
+    def _begin_constants(self) -> None:
         """Let samples be told with even odds at first: the network's own constant means nothing."""
-        samples, offsets = (x[: self.batch_size] for x in self._kept(system, 0))
-        count = min(self.batch_size, int(self.counts[system, 0]))
-        types = torch.from_numpy(self._setting.references[system].system.bead_types)
-        batch = batch_of(samples[:count], types.to(samples.device), system)
-        with torch.no_grad():
-            energy, _ = self._setting.energy_and_forces(batch)
-            apart = energy + offsets[:count].to(energy)
-            self.constants[system] = apart.mean() / self._kt(system)
+        for system, reference in enumerate(self._setting.references):
+            count = min(self.batch_size, int(self.counts[system, 0]))
+            samples, offsets = (x[:count] for x in self._kept(system, 0))
+            types = torch.from_numpy(reference.system.bead_types).to(samples.device)
+            energy, _ = self._setting.energy_and_forces(batch_of(samples, types, system))
+            self.constants[system] = (energy + offsets.to(energy)).mean() / self._kt(system)
+        self.begun.fill_(True)
 
     def _check_same(self, system: int) -> None:
         """Refuse another model than the samples of a resumed fit are of."""

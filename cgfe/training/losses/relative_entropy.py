@@ -20,7 +20,8 @@ class RelativeEntropy(LossTerm):
         β [ Σ_i a_i U(R_i) / Σ_i a_i  −  Σ_j w_j U(R_j) / M ],
 
     with the frames i of the batch and the chains j (`model.losses.chains`), M in all processes
-    together, which move along with the model, and their weights w, 1 in the mean. As a value it is
+    together (of several systems, in this one), which move along with the model, and their weights w, 1
+    in the mean. As a value it is
     no entropy, but a difference of mean energies of the network, logged as `relative_entropy_gap`:
     0 for a perfect model, and not for it alone.
 
@@ -59,6 +60,10 @@ class RelativeEntropy(LossTerm):
         chains = self._setting.chains
         assert chains is not None
         energies = chains.energies(system)
-        model = (chains.own_weights(system).to(energies) * energies).sum()
+        weights = chains.own_weights(system).to(energies)
+        if len(self._setting.references) > 1:
+            # Processes may be at batches of different systems; so each is normalised by itself.
+            weights = weights / weights.sum()
+        model = (weights * energies).sum()
         kt = thermal_energy(self._setting.references[system].system.temperature_kelvin)
         return (data - model) / kt

@@ -52,7 +52,7 @@ class Turn:
     number: int = 0
     """Counted over epochs and processes in training, else over a validation's or test's batches"""
     epoch: int | None = None
-    """Of a fit; None where nothing is fitted"""
+    """Of a fit, or that a checkpoint is of; None where neither is known"""
 
     def has_begun(self, begin: int) -> bool:
         """Return whether what counts from an epoch on counts now."""

@@ -125,11 +125,13 @@ class WeightedLoss(nn.Module):
         terms = [term for term in self._terms() if turn.has_begun(term.begin)]
         chains = self.chains if any(term.uses_chains for term in terms) else None
         if chains is not None and turn.part == "train" and chains.advance(turn.number):
-            for term in terms:
+            for term in self._terms():
                 term.after_move()
         prediction = Prediction(network_energy, network_forces, turn)
         found: dict[str, Tensor] = {}
-        parts = []
+        # Distributed training wants every parameter to take part in a loss.
+        waiting = [x for x in self._terms() if x not in terms and x.weight > 0]
+        parts = [0 * p.sum() for term in waiting for p in term.parameters() if p.requires_grad]
         for term in terms:
             if not _has_fields(term, batch):
                 continue
