@@ -70,8 +70,8 @@ def check_begins(model: CGForceField, callbacks: list[Any], epochs: int | None) 
         if not any(every > 0 and term.begin % every == 0 for every in intervals):
             raise InputError(
                 f"{told}, but free_energy.every_n_epochs is {intervals[0] if intervals else 0}; "
-                "expected a multiple of it, since its chains begin at what a validation right before "
-                "has simulated."
+                "expected a multiple of it, since its chains begin at what a validation right "
+                "before has simulated."
             )
 
 

@@ -195,12 +195,12 @@ def test_what_no_correction_can_be_is_told_by_the_command(
         (
             1,
             ["--free_energy.every_n_epochs=2"],
-            "is 2; expected a multiple of it, since its chains",
+            "is 2; expected a multiple of it",
         ),
         (
             1,
             ["--free_energy.every_n_epochs=0"],
-            "is 0; expected a multiple of it, since its chains",
+            "is 0; expected a multiple of it",
         ),
         (1, ["--checkpoint.monitor=validation/loss"], "another sum once a term begins"),
     ],

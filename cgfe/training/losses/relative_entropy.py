@@ -20,10 +20,9 @@ class RelativeEntropy(LossTerm):
         β [ Σ_i a_i U(R_i) / Σ_i a_i  −  Σ_j w_j U(R_j) / M ],
 
     with the frames i of the batch and the chains j (`model.losses.chains`), M in all processes
-    together (of several systems, in this one), which move along with the model, and their weights w, 1
-    in the mean. As a value it is
-    no entropy, but a difference of mean energies of the network, logged as `relative_entropy_gap`:
-    0 for a perfect model, and not for it alone.
+    together (of several systems, in this one), which move along with the model, and their weights
+    w, 1 in the mean. As a value it is no entropy, but a difference of mean energies of the network,
+    logged as `relative_entropy_gap`: 0 for a perfect model, and not for it alone.
 
     Parameters
     ----------
