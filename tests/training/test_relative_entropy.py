@@ -123,3 +123,15 @@ def test_a_constant_has_no_gradient_whatever_the_systems_of_other_processes(
     bias = module.network.get_parameter("output.2.bias").grad
     assert bias is not None
     assert bias.abs().max() < 1e-3  # 17 per unit of weight
+
+
+@pytest.mark.parametrize(("trained", "counts"), [(None, True), ((0, 9), False), ((1, 18), True)])
+def test_what_had_not_begun_is_left_out_of_a_checkpoints_figures(
+    reference: Reference, batch: Batch, trained: tuple[int, int] | None, counts: bool
+) -> None:
+    losses = Losses(ForceMatching(1.0), relative_entropy=RelativeEntropy())
+    losses.begin["relative_entropy"] = 1
+    module = CGForceField(NETWORK, losses=losses)
+    module.set_references([reference], ["tiny"], seed=5)
+    module.trained = trained
+    assert (GAP in module._step(batch, "validation", 0)) == counts
