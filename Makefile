@@ -14,7 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CONFIG ?= configs/chignolin.yaml configs/self_consistent.yaml
+CONFIG ?= configs/chignolin.yaml configs/free_energy.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: train test test-all fuzz lint bench docs data data-full experiment terms report setup

@@ -35,8 +35,9 @@ SMALLER = {
         "--free_energy.simulation.steps=100 --free_energy.simulation.save_interval=10 "
         "--free_energy.final.replicas=4 --free_energy.final.steps=100"
     ),
-    "fit --config configs/chignolin.yaml --config configs/self_consistent.yaml": (
-        "--free_energy.every_n_epochs=1 --trainer.max_epochs=2"
+    "fit --config configs/chignolin.yaml --config configs/free_energy.yaml": (
+        "--free_energy.every_n_epochs=1 --trainer.max_epochs=3 "
+        "--model.losses.begin={relative_entropy:1} --model.losses.chains.number=8"
     ),
     "fit --ckpt_path": "--trainer.max_epochs=2",
     "fit --ckpt_path last --run_dir": "--trainer.max_epochs=3",
