@@ -18,7 +18,10 @@ d.o.f.) / log-normal (σ = 1):
 
 Holm's correction of an exact test is blind with ten settings and 8 seeds: the smallest p of
 2 / 2⁸ times ten is 0.078. From 6 seeds on the joint test can decide (2 / 2⁶ is 3 %); with 5 or 3
-no test of signs can reach 5 %, and only intervals speak. The joint test errs no more often where
+no test of signs can reach 5 %, and only intervals speak. Settings of so few seeds can decide
+nothing and are left out of the joint test (Tarone 1990, doi 10.2307/2531456), unless all are such:
+the mean of two seeds can be many times their spread by chance, so that beside them no difference
+of eight seeds would be shown. The joint test errs no more often where
 half of the settings do differ. What fails: equal means with *unequal* skewed noise have
 differences that are not symmetric; where the baseline's noise was three times as wide as the
 others', 8 seeds called one of ten different in 15 % (log-normal) or 11 % (exponential), one
@@ -34,7 +37,7 @@ from cgfe.analysis.intervals import LEVEL, Interval
 from cgfe.errors import InputError
 from cgfe.experiment.figures import FEWEST_SEEDS, FloatArray, Setting, SweepFigures
 from cgfe.experiment.intervals import mean_interval, shared_covariance, shared_half_width
-from cgfe.experiment.power import detectable_difference
+from cgfe.experiment.power import detectable_difference, fewest_seeds
 from cgfe.experiment.sign_flips import flip_test, holm, smallest_p
 
 
@@ -55,7 +58,7 @@ class Comparison:
         Mean over standard deviation of the differences (Hedges' g and its interval).
     p, p_holm, p_joint : float
         Two-sided, of this setting alone, by Holm's correction over the settings, and by the joint
-        test, which decides.
+        test, which decides; NaN where the setting is not in it.
     smallest_p : float
         That so many seeds can give, 2 / 2ⁿ.
     detectable, detectable_holm : float
@@ -102,15 +105,18 @@ def compare(sweep: SweepFigures, baseline: Setting) -> tuple[Comparison, ...]:
         departures = sweep.resampled[others] - sweep.resampled[base]
         departures[~np.isfinite(differences)] = np.nan
         covariance = shared_covariance(departures, sweep.walkers)
-    p, together = flip_test(differences, covariance, sweep.walkers)
+    seeds = np.isfinite(differences).sum(axis=1)
+    family = seeds >= fewest_seeds(1, "joint")
+    family = family if family.any() else ~family
+    p, together = flip_test(differences, covariance, sweep.walkers, family=family)
     corrected = holm(p)
     found = []
     for k, row in enumerate(others):
         values = differences[k][np.isfinite(differences[k])]
         variance, spread = float(covariance[k, k]), _spread(values)
         joint, by_holm = (
-            detectable_difference(spread, len(values), len(others), way, variance, sweep.walkers)
-            for way in ("joint", "holm")
+            detectable_difference(spread, len(values), number, way, variance, sweep.walkers)
+            for way, number in (("joint", int(family.sum())), ("holm", len(others)))
         )
         found.append(
             Comparison(

@@ -39,6 +39,7 @@ def flip_test(
     covariance: FloatArray | None = None,
     walkers: int | None = None,
     seed: int = 0,
+    family: BoolArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Return two-sided p of each setting alone, and adjusted for all settings together.
 
@@ -66,18 +67,22 @@ def flip_test(
         W that the covariance is known from.
     seed : int
         Of the draws.
+    family : bool array (K,), optional
+        The settings that are tested together, by default all; others have no adjusted p (NaN).
     """
     known = np.isfinite(differences)
     values = np.where(known, differences, 0.0)
     flips = sign_flips(values.shape[1], seed)
     scale = np.sqrt((values**2).sum(axis=1))
-    alone, together = _shares(np.abs(flips @ values.T) / np.where(scale > 0, scale, np.inf))
+    family = np.ones(len(values), dtype=bool) if family is None else family
+    found = np.abs(flips @ values.T) / np.where(scale > 0, scale, np.inf)
+    alone, together = _shares(found, family)
     if covariance is None or walkers is None or not covariance.any():
         return alone, together
     repeats = -(-DRAWS // len(flips))
     shared = _draw_shared(covariance, walkers, repeats * len(flips), seed)
     statistic = _with_shared(values, known, flips, shared, np.diag(covariance))
-    alone_shared, together_shared = _shares(statistic)
+    alone_shared, together_shared = _shares(statistic, family)
     return np.maximum(alone, alone_shared), np.maximum(together, together_shared)
 
 
@@ -119,14 +124,15 @@ def _with_shared(
     return np.concatenate([found[None], studentised(means, np.tile(spread, (repeats, 1)))])
 
 
-def _shares(statistic: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _shares(statistic: FloatArray, family: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Return shares of rows that reach the first, per column and by step-down of the maximum."""
     found = statistic[0] - ROUNDING
     alone = (statistic >= found).mean(axis=0)
-    order = np.argsort(-found)
+    order = np.flatnonzero(family)
+    order = order[np.argsort(-found[order])]
     ordered = statistic[:, order]
     largest = np.maximum.accumulate(ordered[:, ::-1], axis=1)[:, ::-1]
-    together = np.empty(len(found))
+    together = np.full(len(found), np.nan)
     together[order] = np.maximum.accumulate((largest >= found[order]).mean(axis=0))
     return alone, together
 

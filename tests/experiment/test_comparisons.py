@@ -49,6 +49,21 @@ def test_holm() -> None:
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
 
+def test_a_setting_of_too_few_seeds_hides_no_other() -> None:
+    """Two differences that are nearly alike are many times their spread."""
+    random = np.random.default_rng(2)
+    figures = np.vstack([random.normal(0, 1, (1, 8)), random.normal(-2.5, 1, (2, 8))])
+    few = np.where(np.arange(8) < 2, figures[0] - 1.0 - 0.001 * np.arange(8), np.nan)
+    alone = compare(SweepFigures((0.0, 1.0, 2.0), figures), 0.0)
+    beside = compare(SweepFigures((0.0, 1.0, 2.0, 3.0), np.vstack([figures, few])), 0.0)
+    assert [c.p_joint for c in alone] == [c.p_joint for c in beside[:2]] == [2 / 2**8, 2 / 2**8]
+    assert [c.detectable for c in alone] == [c.detectable for c in beside[:2]]
+    assert np.isnan(beside[2].p_joint)
+    assert beside[2].p == beside[2].smallest_p == 0.5
+    (only,) = compare(SweepFigures((0.0, 3.0), np.vstack([figures[:1], few])), 0.0)
+    assert only.p_joint == 0.5
+
+
 @pytest.mark.parametrize("seeds", [6, 8, 10])
 @pytest.mark.parametrize("noise", [normal, heavy_tailed, skewed, failing])
 def test_family_wise_error_rate(noise: Noise, seeds: int) -> None:
