@@ -61,13 +61,12 @@ def check_begins(model: CGForceField, callbacks: list[Any], epochs: int | None) 
         Naming the term, and what does not fit.
     """
     intervals = [x.every_n_epochs for x in callbacks if isinstance(x, FreeEnergyValidation)]
-    for term in model.loss_config.terms():
+    for term in (x for x in model.loss_config.terms() if x.begin > 0):
         told = f"model.losses.begin has {term.key('').split('.')[-2]}: {term.begin}"
         if epochs is not None and 0 <= epochs <= term.begin:
             raise InputError(f"{told}, but trainer.max_epochs is {epochs}; expected less.")
-        if term.begin == 0 or not term.uses_chains:
-            continue
-        if not any(every > 0 and term.begin % every == 0 for every in intervals):
+        timely = any(every > 0 and term.begin % every == 0 for every in intervals)
+        if term.uses_chains and not timely:
             raise InputError(
                 f"{told}, but free_energy.every_n_epochs is {intervals[0] if intervals else 0}; "
                 "expected a multiple of it, since its chains begin at what a validation right "

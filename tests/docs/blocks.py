@@ -37,7 +37,7 @@ SMALLER = {
     ),
     "fit --config configs/chignolin.yaml --config configs/free_energy.yaml": (
         "--free_energy.every_n_epochs=1 --trainer.max_epochs=3 "
-        "--model.losses.begin={relative_entropy:1} --model.losses.chains.number=8"
+        '--model.losses.begin={"relative_entropy":1} --model.losses.chains.number=8'
     ),
     "fit --ckpt_path": "--trainer.max_epochs=2",
     "fit --ckpt_path last --run_dir": "--trainer.max_epochs=3",
