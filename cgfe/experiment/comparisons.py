@@ -37,7 +37,7 @@ from cgfe.analysis.intervals import LEVEL, Interval
 from cgfe.errors import InputError
 from cgfe.experiment.figures import FEWEST_SEEDS, FloatArray, Setting, SweepFigures
 from cgfe.experiment.intervals import mean_interval, shared_covariance, shared_half_width
-from cgfe.experiment.power import detectable_difference, fewest_seeds
+from cgfe.experiment.power import Correction, detectable_difference, fewest_seeds
 from cgfe.experiment.sign_flips import flip_test, holm, smallest_p
 
 
@@ -114,9 +114,10 @@ def compare(sweep: SweepFigures, baseline: Setting) -> tuple[Comparison, ...]:
     for k, row in enumerate(others):
         values = differences[k][np.isfinite(differences[k])]
         variance, spread = float(covariance[k, k]), _spread(values)
+        sizes: dict[Correction, int] = {"joint": int(family.sum()), "holm": len(others)}
         joint, by_holm = (
             detectable_difference(spread, len(values), number, way, variance, sweep.walkers)
-            for way, number in (("joint", int(family.sum())), ("holm", len(others)))
+            for way, number in sizes.items()
         )
         found.append(
             Comparison(

@@ -103,9 +103,13 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _of_losses() -> tuple[str, ...]:
-    terms = [term for term in _kinds_of(LossTerm) if term.__module__.startswith(losses.__name__)]
+    terms = [term for term in _terms() if term.__module__.startswith(losses.__name__)]
     return ("loss", *sorted({term.log_name for term in terms if term.log_name}))
 
 
-def _kinds_of(kind: type[LossTerm]) -> list[type[LossTerm]]:
-    return [found for sub in kind.__subclasses__() for found in (sub, *_kinds_of(sub))]
+def _terms() -> list[type[LossTerm]]:
+    """Return all kinds of terms, those made of other kinds too."""
+    found = LossTerm.__subclasses__()
+    for kind in found:
+        found += kind.__subclasses__()
+    return found

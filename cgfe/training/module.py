@@ -250,8 +250,9 @@ class CGForceField(L.LightningModule):
         assert self.loss is not None
         batch = self._in_own_precision(batch)
         rank, processes = (x.global_rank, x.world_size) if (x := self._trainer) else (0, 1)
-        fits = x is not None and x.state.fn == TrainerFn.FITTING
-        epoch = x.current_epoch if fits else self.trained and self.trained[0]
+        epoch = self.trained and self.trained[0]
+        if x is not None and x.state.fn == TrainerFn.FITTING:
+            epoch = x.current_epoch
         turn = Turn(stage, number * processes + rank, epoch)
         terms: dict[str, Tensor] = self.loss(*self.energy_and_forces(batch), batch, turn)
         self.log_dict(
