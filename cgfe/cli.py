@@ -46,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = import_module(f"cgfe.commands.{COMMANDS[words[0]][0]}")
         with long_names_told():
             command.run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has enough, as `| head` does
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except InputError as error:
         print(f"cgfe: error: {error}", file=sys.stderr)
         return 2

@@ -554,3 +554,17 @@ def test_checkpoint_of_another_bead_set(
     resized = cgfe("validate", *checkpoint, "--model.network.hidden_channels=6")
     assert resized.returncode == 2
     assert "hidden_channels is 8 in the checkpoint and 6 here" in resized.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(tiny_file: Path) -> None:
+    """As in `cgfe info FILE | head -1`: nothing on stderr, and the shell's code for it."""
+    done = subprocess.Popen(
+        [sys.executable, "-m", "cgfe", "info", str(tiny_file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert done.stdout is not None
+    assert done.stderr is not None
+    done.stdout.close()
+    told = done.stderr.read()
+    assert (done.wait(60), told) == (141, b"")
