@@ -129,9 +129,7 @@ class WeightedLoss(nn.Module):
                 term.after_move()
         prediction = Prediction(network_energy, network_forces, turn)
         found: dict[str, Tensor] = {}
-        # Distributed training wants every parameter to take part in a loss.
-        waiting = [x for x in self._terms() if x not in terms and x.weight > 0]
-        parts = [0 * p.sum() for term in waiting for p in term.parameters() if p.requires_grad]
+        parts = []
         for term in terms:
             if not _has_fields(term, batch):
                 continue
@@ -146,6 +144,10 @@ class WeightedLoss(nn.Module):
         if chains is not None:
             found["chains_blown_up"] = chains.lost.clone()
             found["chains_effective"] = chains.counting.clone()
+        # Distributed training wants every parameter to take part in a loss.
+        waiting = [x for x in self._terms() if x not in terms and x.weight > 0]
+        unused = [0 * p.sum() for term in waiting for p in term.parameters() if p.requires_grad]
+        parts += unused if parts else []
         # Without any part a loss is not known, which is no 0 that a best checkpoint may have.
         return ({"loss": torch.stack(parts).sum()} if parts else {}) | found
 
