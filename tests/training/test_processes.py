@@ -1,5 +1,6 @@
 """Several processes train as one, and none waits for another that has ended."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -216,6 +217,46 @@ def test_two_processes_fit_where_one_batch_holds_all_validation_frames(
 
     # A mean over frames, however they are dealt out.
     np.testing.assert_allclose(force_mse(alone), force_mse(both), rtol=1e-5)
+
+
+# The same at the end of each epoch.
+BY_EPOCH = """
+def kept_by_epoch(self):
+    name = f"loss-{self.current_epoch}-{self.global_rank}.pt"
+    torch.save(self.loss.state_dict(), name)
+Field.on_train_epoch_end = kept_by_epoch
+"""
+
+
+def test_terms_that_begin_later_begin_in_both_processes(tiny_file: Path, tmp_path: Path) -> None:
+    """A waiting term's parameters stay as they are, and DDP misses none of them."""
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache="cache"))
+    words = [*TWO, "--run_dir=two", "--free_energy.every_n_epochs=1", "--trainer.max_epochs=2"]
+    words += ["--model.loss=null", "--model.losses.force.weight=1"]
+    words += ["--model.losses.contrastive.weight=1", "--model.losses.relative_entropy.weight=0.1"]
+    words += ["--model.losses.contrastive.simulation.steps=200"]
+    words += ["--model.losses.contrastive.simulation.replicas=8"]
+    words += ["--model.losses.chains.number=16", "--model.losses.chains.effective=0.1"]
+    words += [f"--model.losses.{x}.weighted=true" for x in ("contrastive", "relative_entropy")]
+    words += ["--model.losses.begin={contrastive: 1, relative_entropy: 1}"]
+    script = LOSS_AT_END.replace("Field.on_train_end = kept", BY_EPOCH)
+    done = ran_apart(tmp_path, script, "fit", "--config=tiny.yaml", *words)
+    printed, _ = done.communicate(timeout=200)
+    assert "report: two/report.html" in printed, printed
+
+    def kept(epoch: int, rank: int) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = torch.load(tmp_path / f"loss-{epoch}-{rank}.pt")
+        return {key: value for key, value in found.items() if "contrastive" in key}
+
+    waiting, trained = ([kept(epoch, rank) for rank in (0, 1)] for epoch in (0, 1))
+    for pair in waiting, trained:  # chains are each process's own
+        torch.testing.assert_close(*pair, rtol=0, atol=0)
+    key = "terms.contrastive_entropy.constants"
+    assert waiting[0][key].abs().max() == 0
+    assert trained[0][key].abs().max() > 0
+    with open(tmp_path / "two" / "metrics.csv", newline="") as file:
+        logged = [row["train/contrastive_entropy"] for row in csv.DictReader(file)]
+    assert len([value for value in logged if value]) == 1
 
 
 # Kills one of the two processes at its fourth step.
