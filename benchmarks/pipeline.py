@@ -89,6 +89,7 @@ def reference(frames: CGFramesDataModule, settings: Settings) -> list[Row]:
     training = TrainingFrames(own, split.train)
     pieces = training.kinetic()
     (tics,) = training.read(found.projection.tica.project)
+    lag = config.lag_ps(own.frame_interval_ps)
 
     def labels() -> None:
         temperature = found.system.temperature_kelvin
@@ -96,7 +97,7 @@ def reference(frames: CGFramesDataModule, settings: Settings) -> list[Row]:
         fitted.energies(tics)
 
     parts: dict[str, Callable[[], object]] = {
-        "TICA": lambda: TICAProjection.fit(pieces, own.frame_interval_ps, config.tica_lag_ps),
+        "TICA": lambda: TICAProjection.fit(pieces, own.frame_interval_ps, lag),
         "labels, fitted and told": labels,
         "Reference.fit": lambda: Reference.fit(own, split, config),
     }

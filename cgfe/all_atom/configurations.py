@@ -15,7 +15,7 @@ from cgfe.all_atom.mean_forces import Choice, nearest_frames, spread_choice
 from cgfe.all_atom.sampled import SampledTrajectory, open_runs
 from cgfe.all_atom.system import Peptide
 from cgfe.analysis.free_energy import TICGrid
-from cgfe.analysis.tica import DEFAULT_LAG_PS, TICAProjection
+from cgfe.analysis.tica import TICAProjection, default_lag_ps
 from cgfe.data.force_mapping import CarbonAlphaMapping
 from cgfe.data.frames import CGFrames
 from cgfe.errors import InputError
@@ -136,8 +136,7 @@ class _Source:
 
         Those of other configurations (C, N, 3) follow, -1 outside of the grid.
         """
-        lag = max(1, round(DEFAULT_LAG_PS / self.interval)) * self.interval
-        tica = TICAProjection.fit(self.beads, self.interval, lag)
+        tica = TICAProjection.fit(self.beads, self.interval, default_lag_ps(self.interval))
         tics = [tica.project(beads) for beads in (np.concatenate(self.beads), *others)]
         grid = TICGrid.from_samples(tics[0])
         return [grid.bin_index(projected) for projected in tics]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Scaling = Literal["kinetic_map", "none"]
 
-DEFAULT_LAG_PS = 20.0
+LAG_PS = 20.0
+"""What `default_lag_ps` is near to."""
 PAIRS_PER_FEATURE = 10
 """Fewest lagged pairs of frames per feature: with n pairs of p noise features the largest
 autocorrelation found is about 2 (p / n)^½, so fewer pairs would give slow modes out of nothing."""
@@ -167,6 +168,11 @@ class TICAProjection:
             lag_ps=float(arrays["lag_ps"]),
             scaling="kinetic_map" if arrays["kinetic_map"] else "none",
         )
+
+
+def default_lag_ps(frame_interval_ps: float) -> float:
+    """Return the multiple of the frame interval that is nearest to 20 ps."""
+    return max(1, round(LAG_PS / frame_interval_ps)) * frame_interval_ps
 
 
 def _lag_in_frames(lag_ps: float, frame_interval_ps: float) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cgfe.analysis.free_energy import DEFAULT_BINS
-from cgfe.analysis.tica import DEFAULT_LAG_PS
+from cgfe.analysis.tica import default_lag_ps
 from cgfe.errors import check_seed, require
 
 MOST_BINS = 1000
@@ -16,8 +16,8 @@ MOST_BINS = 1000
 class ReferenceConfig:
     """What a Reference depends on besides the training frames."""
 
-    tica_lag_ps: float = DEFAULT_LAG_PS
-    """TICA lag time, a multiple of the frame interval."""
+    tica_lag_ps: float | None = None
+    """TICA lag time, a multiple of the frame interval; by default the one nearest to 20 ps."""
     tica_scaling: Literal["kinetic_map", "none"] = "kinetic_map"
     """`kinetic_map` scales each TIC by its eigenvalue."""
     bins: int = DEFAULT_BINS
@@ -33,9 +33,13 @@ class ReferenceConfig:
     seed: int = 0
     """Chooses the first start."""
 
+    def lag_ps(self, frame_interval_ps: float) -> float:
+        """Return the TICA lag time for frames of an interval."""
+        return default_lag_ps(frame_interval_ps) if self.tica_lag_ps is None else self.tica_lag_ps
+
     def check(self) -> None:
         """Raise InputError if a value makes no sense."""
-        good = 0 < self.tica_lag_ps < math.inf
+        good = self.tica_lag_ps is None or 0 < self.tica_lag_ps < math.inf
         require(good, "reference.tica_lag_ps", self.tica_lag_ps, "a positive finite time")
         for name in ("bins", "target_bins"):
             value = getattr(self, name)

@@ -28,7 +28,8 @@ def fingerprint(frames: CGFrames, split: Split, config: ReferenceConfig) -> str:
         known = np.empty(0) if values is None else values
         for start in range(0, len(known), FRAMES_AT_ONCE):
             digest.update(np.ascontiguousarray(known[start : start + FRAMES_AT_ONCE]).tobytes())
-    facts = [asdict(config), frames.temperature_kelvin, frames.frame_interval_ps, MEANING]
+    settings = asdict(config) | {"tica_lag_ps": config.lag_ps(frames.frame_interval_ps)}
+    facts = [settings, frames.temperature_kelvin, frames.frame_interval_ps, MEANING]
     if frames.folded_rmsd != FOLDED_RMSD:
         facts.append(frames.folded_rmsd)  # where there is no choice, none is in the hash
     cuts = [[(s.start, s.stop) for s in part] for part in vars(split).values()]

@@ -81,7 +81,7 @@ def fit_tica(
         found = TICAProjection.fit(
             training.kinetic(),
             frames.frame_interval_ps,
-            config.tica_lag_ps,
+            config.lag_ps(frames.frame_interval_ps),
             dimensions=3,
             scaling=config.tica_scaling,
             fewest=2,

@@ -14,6 +14,7 @@ from cgfe.data.splits import Split
 from cgfe.errors import InputError
 from cgfe.geometry import rmsd
 from cgfe.reference.config import ReferenceConfig
+from cgfe.reference.fingerprint import fingerprint
 from cgfe.reference.reference import Reference
 from cgfe.reference.starts import Starts
 from cgfe.reference.training_frames import TrainingFrames
@@ -155,6 +156,19 @@ def test_starts_are_dealt_evenly_and_begin_anew(reference: Reference) -> None:
     assert of_ranks == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
+@pytest.mark.parametrize(("interval", "lag"), [(20, 20), (1, 20), (15, 15), (8, 16), (40, 40)])
+def test_the_lag_is_by_default_the_multiple_of_the_interval_nearest_to_20_ps(
+    interval: float, lag: float, tiny: CGFrames
+) -> None:
+    assert ReferenceConfig().lag_ps(interval) == lag
+    assert ReferenceConfig(tica_lag_ps=5).lag_ps(interval) == 5
+    frames = replace(tiny, frame_interval_ps=float(interval))
+    split = Split(frames.trajectory_slices(), [], [])
+    # Told or not, it is the same reference.
+    keys = {fingerprint(frames, split, ReferenceConfig(x)) for x in (None, float(lag), 1000.0)}
+    assert len(keys) == 2
+
+
 def test_arrays_hold_everything(reference: Reference, training: TrainingFrames) -> None:
     arrays = reference.to_arrays()
     assert max(x.nbytes for x in arrays.values()) < 32 * len(training.rows)
@@ -175,7 +189,7 @@ def test_the_third_tic_is_kept_apart(tiny: CGFrames, reference: Reference) -> No
     both = TICAProjection.fit(
         TrainingFrames(tiny, tiny.trajectory_slices()).kinetic(),
         tiny.frame_interval_ps,
-        CONFIG.tica_lag_ps,
+        CONFIG.lag_ps(tiny.frame_interval_ps),
         dimensions=3,
     )
     whole = Reference.fit(tiny, Split(tiny.trajectory_slices(), [], []), CONFIG).projection
