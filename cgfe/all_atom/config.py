@@ -18,7 +18,8 @@ from cgfe.all_atom.system import (
 )
 from cgfe.errors import InputError
 
-ADAPTIVE = "adaptive"
+DROPPED = ("scouts",)
+"""Keys that runs of earlier versions have written."""
 ENGINES = ("auto", "batched", "openmm")
 POSITIVE = (
     "walkers",
@@ -98,11 +99,8 @@ class SamplerConfig:
     starts: list[str] = field(default_factory=lambda: ["extended"])
     """Walker w starts from starts[w % len(starts)], replica r of ladder l from
     starts[(l + r) % len(starts)]: `extended`, `coil` (100 ps at 600 K), `melted` (150 ps at 700 K,
-    then cooled), `helix`, `folded` (the embedded chignolin hairpin), a PDB file, the folder of an
-    earlier run, whose frames are spread, or `adaptive`: frames of `scouts` from where the
-    populations are least certain."""
-    scouts: list[str] = field(default_factory=list)
-    """Folders of earlier runs that adaptive starts are drawn from (those without a bias)."""
+    then cooled), `helix`, `folded` (the embedded chignolin hairpin), a PDB file, or the folder
+    of an earlier run, whose frames are spread."""
     continues: str | None = None
     """File of another run's ends (`cgfe pack --ends`) that its walkers go on from, in place of
     `starts`; the seed must be another one."""
@@ -170,8 +168,6 @@ class SamplerConfig:
                 )
         if not self.starts:
             raise InputError("starts is empty; expected at least one start.")
-        if ADAPTIVE in self.starts and not self.scouts:
-            raise InputError("adaptive starts need scouts: the folders of earlier runs.")
         if self.temperatures_kelvin is not None:
             self._check_exchange(self.temperatures_kelvin)
         if self.mean_forces is not None:
@@ -265,6 +261,8 @@ def read_config(
         found = OmegaConf.load(path)
         if not isinstance(found, DictConfig):
             raise InputError(f"{path}: a list, expected the keys of a sampler's config.")
+        for key in DROPPED:
+            found.pop(key, None)
         base = OmegaConf.structured(default or SamplerConfig())
         config = OmegaConf.to_object(
             OmegaConf.merge(base, found, OmegaConf.from_dotlist(list(settings)))

@@ -37,6 +37,19 @@ from cgfe.all_atom.system import (
 from cgfe.files import make_folder, replacing
 from cgfe.units import ANGSTROM_PER_NM, KCAL_PER_KJ
 
+WAITING_BYTES = 2048
+"""Of a walker that waits for a process, as measured."""
+
+
+def needed_bytes(config: SamplerConfig, atoms: int) -> int:
+    """Return what all walkers take: their jobs, and a chunk's frames of those that run.
+
+    A frame's positions and forces are in float64 until its chunk is written in float32.
+    """
+    frame = atoms * 2 * 3 * (8 + 4)
+    running = min(config.walkers, config.processes or os.cpu_count() or 1)
+    return config.walkers * WAITING_BYTES + running * config.chunk_frames * frame
+
 
 def sample_with_openmm(config: SamplerConfig, platform: str, progress: bool) -> None:
     """Run all walkers to their end in worker processes."""

@@ -11,15 +11,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import OmegaConf
 from openmm import app, unit
 
+from cgfe.all_atom import batched_engine, openmm_engine
 from cgfe.all_atom.batched import BatchedSystem
-from cgfe.all_atom.batched_engine import needed_bytes, sample_batched
 from cgfe.all_atom.bias import BiasVariables, begun_variables, bias_folder
 from cgfe.all_atom.chunks import chunk_files
 from cgfe.all_atom.config import SamplerConfig, peptide_of, read_config
 from cgfe.all_atom.ends import keep_ends, load_bias, load_ends
-from cgfe.all_atom.openmm_engine import sample_with_openmm
 from cgfe.all_atom.parameters import UnsupportedSystem
-from cgfe.all_atom.starts import check_starts, chosen_adaptive, keep_adaptive
+from cgfe.all_atom.starts import check_starts
 from cgfe.all_atom.system import (
     Peptide,
     fastest_platform,
@@ -63,37 +62,34 @@ def sample(config: SamplerConfig, progress: bool = True) -> Path:
     elif begun is None:
         check_starts(config, peptide)
     variables = _bias_variables(config, peptide)
-    _check_memory(config, kernel, variables)
-    adaptive = chosen_adaptive(config, peptide)
+    _check_memory(config, len(peptide.positions), kernel is not None, variables)
     claim_folder(folder, config, peptide, begun)
     if config.continues is not None:
         keep_ends(config)
     if variables is not None:
         variables.save(bias_folder(folder))
-    if adaptive is not None:
-        keep_adaptive(folder, adaptive)
     if kernel is None:
-        sample_with_openmm(config, platform, progress)
+        openmm_engine.sample_with_openmm(config, platform, progress)
     else:
-        sample_batched(config, peptide, kernel, progress)
+        batched_engine.sample_batched(config, peptide, kernel, progress)
     return folder
 
 
 def _check_memory(
-    config: SamplerConfig, kernel: BatchedSystem | None, variables: BiasVariables | None
+    config: SamplerConfig, atoms: int, batched: bool, variables: BiasVariables | None
 ) -> None:
-    """Refuse what does not fit: OpenMM's walkers are small, but each process has a table."""
+    """Refuse what does not fit."""
     table = 0 if variables is None else variables.table_bytes
     if variables is not None:
         shares = variables.widths / (variables.highest - variables.lowest)
         require_memory(
             table, f"metadynamics' widths are {shares[0]:.1g} and {shares[1]:.1g} of its table's"
         )
-    if kernel is not None:
-        require_memory(
-            table + needed_bytes(config, kernel.atoms),
-            f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
-        )
+    engine = batched_engine if batched else openmm_engine
+    require_memory(
+        table + engine.needed_bytes(config, atoms),
+        f"walkers is {config.walkers} and chunk_frames {config.chunk_frames}",
+    )
 
 
 def _bias_variables(config: SamplerConfig, peptide: Peptide) -> BiasVariables | None:

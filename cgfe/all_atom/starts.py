@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cgfe.all_atom.config import ADAPTIVE, SamplerConfig
+from cgfe.all_atom.config import SamplerConfig
 from cgfe.all_atom.system import (
     HAIRPIN,
     Peptide,
@@ -16,13 +16,11 @@ from cgfe.all_atom.system import (
     peptide_from_sequence,
 )
 from cgfe.errors import InputError
-from cgfe.files import replacing
 from cgfe.geometry import k_centres, pair_distances
 from cgfe.hdf5 import open_hdf5
 from cgfe.units import ANGSTROM_PER_NM
 
-ADAPTIVE_FILE = "starts.npz"
-MAX_SCOUT_FRAMES = 20_000
+MAX_START_FRAMES = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ HEATED = {
     "melted": (Heating(700.0, 150.0, 3.0), Heating(450.0, 50.0, 4.0), Heating(None, 100.0, 4.0)),
 }
 """Starts that are made by heating the extended chain (or the PDB file's)."""
-KNOWN = ("extended", *HEATED, "helix", "folded", ADAPTIVE)
+KNOWN = ("extended", *HEATED, "helix", "folded")
 """All others are PDB files, or folders of runs."""
 
 
@@ -81,37 +79,9 @@ def check_starts(config: SamplerConfig, peptide: Peptide) -> None:
     """
     for start in config.starts:
         if Path(start).is_dir() and start not in KNOWN:
-            _scout_chunks(Path(start), peptide)
-        elif start != ADAPTIVE:
+            _run_chunks(Path(start), peptide)
+        else:
             _structures(start, config, peptide, 1)
-
-
-def chosen_adaptive(config: SamplerConfig, peptide: Peptide) -> NDArray[np.float64] | None:
-    """Return positions (W, atoms, 3) in nm of all adaptive starts; None if none are to be chosen.
-
-    They are chosen at once and kept (`keep_adaptive`), since the scouts may go on growing.
-
-    Raises
-    ------
-    InputError
-        As `cgfe.all_atom.adaptive.uncertain_frames`.
-    """
-    path = Path(config.output) / ADAPTIVE_FILE
-    if ADAPTIVE not in config.starts or config.continues is not None:
-        return None
-    if path.exists():
-        with np.load(path) as file:
-            if len(file["positions"]) >= config.walkers:
-                return None
-    from cgfe.all_atom.adaptive import uncertain_frames  # deeptime is only needed here
-
-    return uncertain_frames(config.scouts, peptide, config.walkers, config.seed)
-
-
-def keep_adaptive(folder: Path, positions: NDArray[np.float64]) -> None:
-    """Keep the adaptive starts of a run in its folder."""
-    with replacing(folder / ADAPTIVE_FILE) as temporary:
-        np.savez(temporary, positions=positions)
 
 
 def _structures(
@@ -120,9 +90,6 @@ def _structures(
     """Return positions (1 or `count`, atoms, 3)."""
     if start == "extended" or start in HEATED:
         return peptide.positions[None]
-    if start == ADAPTIVE:
-        with np.load(Path(config.output) / ADAPTIVE_FILE) as file:
-            return np.asarray(file["positions"])
     if start == "helix":
         if config.sequence is None:
             raise InputError("start helix needs a 'sequence' to build a helix of.")
@@ -151,18 +118,18 @@ def _atom_names(peptide: Peptide) -> list[tuple[str, str]]:
 
 def _spread_frames(folder: Path, peptide: Peptide, count: int, seed: int) -> NDArray[np.float64]:
     frames = []
-    for chunk in _scout_chunks(folder, peptide):
+    for chunk in _run_chunks(folder, peptide):
         with open_hdf5(chunk) as file:
             frames.append(file["positions"][()])
     positions = np.concatenate(frames)
-    stride = max(1, len(positions) // MAX_SCOUT_FRAMES)
+    stride = max(1, len(positions) // MAX_START_FRAMES)
     positions = positions[::stride]
     features = pair_distances(positions[:, alpha_carbons(peptide.topology)])
     chosen = k_centres(features, count, seed)
     return positions[chosen].astype(np.float64) / ANGSTROM_PER_NM
 
 
-def _scout_chunks(folder: Path, peptide: Peptide) -> list[Path]:
+def _run_chunks(folder: Path, peptide: Peptide) -> list[Path]:
     """Return the chunks of all walkers of a run of this peptide."""
     chunks = sorted(folder.glob("walker-*/chunk-*.h5"))
     if not chunks:

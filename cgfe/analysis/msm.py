@@ -28,8 +28,6 @@ MAX_ERROR = 1e-6
 """Of the iterated populations: ln p is then right to 0.0004 (100 states of chignolin), in half of
 the time that deeptime's own 1e-8 takes."""
 MAX_CLUSTER_FRAMES = 50_000
-SLOW_MODES = 4
-"""Modes whose uncertainty decides where to sample next."""
 
 Trajectories = Sequence[NDArray[np.integer]]
 
@@ -194,38 +192,3 @@ def implied_timescales_ps(
         return times
     times[: len(found)] = np.asarray(found) * frame_interval_ps
     return times
-
-
-def uncertainty(model: MarkovStateModel, states: int) -> NDArray[np.float64]:
-    """Return how much each state's transitions add to the variance of the slow populations.
-
-    For a slow mode ψ with eigenvalue λ, the equilibrium mean of ψ changes by
-    Σ_i π_i Σ_j dT_ij ψ_j / (1 - λ), and row i, known from n_i transitions, adds
-    π_i² / (1 - λ)² · (Σ_j T_ij ψ_j² - λ² ψ_i²) / (n_i + 1). New transitions from state i divide
-    its part (after Hinrichs & Pande 2007, doi 10.1063/1.2740261, there for eigenvalues).
-
-    Parameters
-    ----------
-    model : MarkovStateModel
-    states : int
-        K.
-
-    Returns
-    -------
-    array (K,)
-        Sum over the slowest modes, normalised to 1. States outside the connected set have NaN:
-        of them nothing is known.
-    """
-    modes = min(SLOW_MODES, model.n_states - 1)
-    values = model.eigenvalues(modes + 1)[1:]
-    vectors = model.eigenvectors_right(modes + 1)[:, 1:]
-    vectors = vectors / np.sqrt(model.stationary_distribution @ vectors**2)
-    # A variance, so never below zero but for rounding.
-    spread = np.maximum(model.transition_matrix @ vectors**2 - values**2 * vectors**2, 1e-12)
-    weight = model.stationary_distribution[:, None] / (1 - values)
-    # Sliding counts at one lag overlap; each row is overcounted alike, so shares stay right.
-    seen = model.count_model.count_matrix.sum(axis=1)
-    parts = (weight**2 * spread).sum(axis=1) / (np.asarray(seen).ravel() + 1)
-    full = np.full(states, np.nan)
-    full[model.count_model.state_symbols] = parts / parts.sum()
-    return full

@@ -14,8 +14,8 @@ import openmm
 import pytest
 from omegaconf import OmegaConf
 
-from cgfe.all_atom import adaptive
 from cgfe.all_atom.bias import BiasVariables, Metadynamics, bias_offset
+from cgfe.all_atom.config import read_config
 from cgfe.all_atom.openmm_bias import SharedBias
 from cgfe.all_atom.pack import pack_runs
 from cgfe.all_atom.sampler import SamplerConfig, chunk_files, sample
@@ -186,48 +186,9 @@ def test_coil_and_run_starts_are_spread(tmp_path: Path) -> None:
         sample(small(tmp_path / "x", starts=["nowhere"]), progress=False)
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        ([np.nan, np.nan, np.nan, np.nan], [1 / 3, 1 / 3, 1 / 3, 0]),
-        ([0.0, 0.0, np.nan, np.nan], [1 / 3, 1 / 3, 1 / 3, 0]),
-        ([1.0, 3.0, np.nan, 2.0], [1 / 7, 3 / 7, 3 / 7, 0]),
-    ],
-)
-def test_states_that_an_msm_knows_nothing_of_are_started_from_too(
-    monkeypatch: pytest.MonkeyPatch, found: list[float], expected: list[float]
-) -> None:
-    monkeypatch.setattr(adaptive, "uncertainty", lambda *_: np.array(found))
-    shares = adaptive._shares([np.array([0, 1, 2, 1, 0, 1, 2, 0])], 4, 1)
-    np.testing.assert_allclose(shares, expected)
-
-
-def test_adaptive_starts_are_frames_of_the_scouts(tmp_path: Path) -> None:
-    scout = small(
-        tmp_path / "scout", sequence="GYDPG", walkers=2, nanoseconds=0.1, seed=3, engine="auto"
-    )
-    sample(scout, progress=False)
-    settings = {
-        "sequence": "GYDPG", "nanoseconds": 0.005, "equilibration_ps": 0.0, "engine": "auto",
-    }  # fmt: skip
-    run = small(
-        tmp_path / "run",
-        **settings,
-        starts=["adaptive"],
-        scouts=[str(tmp_path / "scout")],
-        walkers=3,
-    )
-    sample(run, progress=False)
-    with np.load(tmp_path / "run" / "starts.npz") as file:
-        starts = file["positions"] * 10
-    chunks = [path for w in (0, 1) for path in chunk_files(Path(scout.output), w)]
-    seen = np.concatenate([h5py.File(path)["positions"][()] for path in chunks])
-    for start in starts:
-        assert np.abs(seen - start).max(axis=(1, 2)).min() < 1e-4
-    with pytest.raises(InputError, match="is no sampler run"):
-        sample(small(tmp_path / "x", starts=["adaptive"], scouts=["nowhere"]), progress=False)
-    with pytest.raises(InputError, match="need scouts"):
-        sample(small(tmp_path / "x", starts=["adaptive"]), progress=False)
+def test_the_config_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("sequence: GYDPG\nscouts: []\n")
+    assert read_config(tmp_path / "config.yaml") == SamplerConfig(sequence="GYDPG")
 
 
 @pytest.mark.slow

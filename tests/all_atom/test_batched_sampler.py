@@ -128,7 +128,6 @@ def test_openmm_samples_what_the_kernel_does_not_know(
         ({"starts": ["folded"]}, "start folded, chignolin's hairpin, has .* expected the same"),
         ({"starts": ["helix"], "sequence": None, "pdb": HAIRPIN}, "start helix needs a 'sequence'"),
         ({"starts": [str(Path(__file__).parent)]}, "the folder holds no sampled chunks"),
-        ({"starts": ["adaptive"], "scouts": ["nowhere"]}, "scouts: nowhere is no sampler run"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(

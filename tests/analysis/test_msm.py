@@ -10,7 +10,6 @@ from cgfe.analysis.msm import (
     msm_lag_ps,
     populations,
     transition_counts,
-    uncertainty,
 )
 from cgfe.errors import InputError
 
@@ -47,38 +46,6 @@ def test_populations_and_timescales_are_the_chains() -> None:
         times = implied_timescales_ps(counts.sum(axis=0).reshape(3, 3), lag, 2.0, 3)
         np.testing.assert_allclose(times[:2], exact, rtol=0.25)
         assert np.isnan(times[2])
-
-
-def test_uncertainty_is_where_new_transitions_reduce_the_variance() -> None:
-    """The predicted share of each state against the change of the variance over many samples."""
-    random = np.random.default_rng(1)
-    vectors = np.linalg.eig(MATRIX)
-    order = np.argsort(-vectors.eigenvalues.real)
-    slow = vectors.eigenvectors.real[:, order[1:]]
-    slow /= np.sqrt(STATIONARY @ slow**2)
-
-    def variance(steps: list[int]) -> float:
-        """Variance of the slow populations when state i is left `steps[i]` times."""
-        rows = [
-            random.multinomial(n, row, 40_000) / n for n, row in zip(steps, MATRIX, strict=True)
-        ]
-        values, left = np.linalg.eig(np.stack(rows, axis=2))
-        top = values.real.argmax(axis=1)
-        stationary = left.real[np.arange(len(top)), :, top]
-        stationary /= stationary.sum(axis=1, keepdims=True)
-        return float(np.var(stationary @ slow, axis=0).sum())
-
-    steps = [1500, 1500, 1500]
-    base = variance(steps)
-    # Doubling the transitions of state i takes away half of its part.
-    parts = np.array([2 * (base - variance([n * (1 + (i == k)) for i, n in enumerate(steps)]))
-                      for k in range(3)])  # fmt: skip
-    chains = trajectories(300, 200, random)
-    share = uncertainty(estimate(chains, 1), 4)
-    assert np.isnan(share[3])
-    seen = np.bincount(np.concatenate([c[:-1] for c in chains]), minlength=3)
-    expected = parts * 1500 / seen
-    np.testing.assert_allclose(share[:3], expected / expected.sum(), atol=0.08)
 
 
 def test_unconnected_or_short_is_refused() -> None:

@@ -156,6 +156,8 @@ def test_unknown_letter(refused: Callable[..., str]) -> None:
         (["temperatures_kelvin=[300,310]", "walkers=1"], "walkers is 1; replica exchange"),
         (["temperatures_kelvin=[300,310]", "engine=openmm"], "needs engine batched"),
         (["walkers=1000000000"], "GiB of memory; expected at most"),
+        (["walkers=1000000000", "engine=openmm"], "GiB of memory; expected at most"),
+        (["chunk_frames=1000000000", "engine=openmm"], "GiB of memory; expected at most"),
     ],
 )
 def test_what_the_sampler_cannot_do(
@@ -478,10 +480,6 @@ def test_config_of_another_program(
         ("reference", "--config", "run/config.yaml", "output=out"),
         ("reference", "--config", REFERENCE, "output=run"),
         ("pack", "--runs", "run", "--output", "frames.h5"),
-        (
-            *("reference", "--config", REFERENCE, "output=out"),
-            *("starts=[adaptive]", "scouts=[run]"),
-        ),
     ):
         found = refused(*words)
         assert "run/config.yaml" in found
