@@ -247,3 +247,27 @@ class FoldingData:
         for group, mass, share in zip(groups, masses, (alpha, 1 - alpha), strict=True):
             weights[group] *= share * total / mass
         return np.asarray(weights)
+
+
+def hops_of_replicas(
+    rmsd: FloatArray, replica: NDArray[np.integer], folded_rmsd: float = FOLDED_RMSD
+) -> tuple[int, int]:
+    """Return how often replicas folded and unfolded, as their visits to one temperature show.
+
+    Each replica is followed through the frames that it made; what it did and undid elsewhere,
+    between two of them, is not seen.
+
+    Parameters
+    ----------
+    rmsd : array (F,)
+        Å.
+    replica : int array (F,)
+        That made each frame; those of one are in the order of time.
+    folded_rmsd : float
+        As for `core_of`.
+    """
+    order = np.argsort(replica, kind="stable")
+    own = replica[order].astype(np.int64)
+    visits = Visits.of(last_core(rmsd[order], own, folded_rmsd), own)
+    left = visits.state[visits.ended]
+    return int((left == UNFOLDED).sum()), int((left == FOLDED).sum())

@@ -1,4 +1,4 @@
-"""Frames files of one sampling, stretch after stretch, joined to one."""
+"""Frames files joined to one: stretch after stretch of one sampling, or several side by side."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,6 +64,58 @@ def join(stretches: Sequence[CGFrames]) -> CGFrames:
     sources = dict.fromkeys(stretch.source for stretch in stretches)
     return replace(
         first, **arrays, trajectory_index=index[order], source="; ".join(sources), name="joined"
+    )
+
+
+def side_by_side(samplings: Sequence[CGFrames]) -> CGFrames:
+    """Return the trajectories of several samplings of one system, without weights.
+
+    Forces, energies and parts are left out.
+
+    Raises
+    ------
+    InputError
+        If samplings are of different systems, spacings or kinds, or hold the same frames.
+    """
+    first = samplings[0]
+    for number, other in enumerate(samplings):
+        names = f"{other.name} and {first.name}"
+        if any(np.array_equal(other.positions, before.positions) for before in samplings[:number]):
+            raise InputError(f"{other.name} is there twice; expected independent samplings.")
+        for key in ("residue_names", "temperature_kelvin", "frame_interval_ps", "folded_rmsd"):
+            if getattr(first, key) != getattr(other, key):
+                raise InputError(f"{names} differ in {key}; expected samplings of one system.")
+        for key in ("replica_index", "bias_log_weights"):
+            if (getattr(first, key) is None) != (getattr(other, key) is None):
+                raise InputError(f"{names}: only one has {key}; expected samplings of one kind.")
+
+    def numbered(key: str) -> NDArray[np.int32]:
+        """Numbers (F,) of trajectories or replicas, from 0 over all samplings."""
+        parts, begun = [], 0
+        for each in samplings:
+            parts.append(np.unique(getattr(each, key), return_inverse=True)[1] + begun)
+            begun = parts[-1].max() + 1
+        return np.concatenate(parts).astype(np.int32)
+
+    trajectory = numbered("trajectory_index")
+    biased = [np.isin(each.trajectory_index, each.biased_trajectories) for each in samplings]
+    exchanged, logs = (
+        [getattr(each, key) for each in samplings] for key in ("replica_index", "bias_log_weights")
+    )
+    return replace(
+        first,
+        positions=np.concatenate([each.positions for each in samplings]),
+        trajectory_index=trajectory,
+        biased_trajectories=np.unique(trajectory[np.concatenate(biased)]),
+        replica_index=None if exchanged[0] is None else numbered("replica_index"),
+        bias_log_weights=None if logs[0] is None else np.concatenate(logs),
+        forces=None,
+        force_standard_errors=None,
+        all_atom_energies=None,
+        weights=None,
+        validation_trajectories=np.zeros(0, dtype=np.int32),
+        test_trajectories=np.zeros(0, dtype=np.int32),
+        name=", ".join(each.name for each in samplings),
     )
 
 

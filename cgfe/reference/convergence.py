@@ -48,12 +48,15 @@ class Against:
     trajectories : int
     way : Way
         All its walkers, by their own weights.
+    hops : (int, int) or None
+        Foldings and unfoldings of its replicas, if it is of replica exchange.
     """
 
     name: str
     nanoseconds: float
     trajectories: int
     way: Way
+    hops: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,7 @@ def _against(data: Sampled, seed: int) -> Against:
     random = np.random.default_rng((seed, 1))
     draws = np.array([data.walkers.draw(random) for _ in range(BOOTSTRAPS)])
     ways, _ = estimate_ways(data, draws, None)
-    return Against(data.name, data.nanoseconds, len(data.walkers), ways["all"])
+    return Against(data.name, data.nanoseconds, len(data.walkers), ways["all"], data.hops)
 
 
 def _js_of_times(data: Sampled) -> float:

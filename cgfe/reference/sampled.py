@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgfe.analysis.core_sets import FOLDED, UNFOLDED
-from cgfe.analysis.folding import FoldingData
+from cgfe.analysis.folding import FoldingData, hops_of_replicas
 from cgfe.analysis.free_energy import TICGrid
 from cgfe.analysis.metrics import FREE_ENERGY_CEILING_KT
 from cgfe.analysis.weights import StateWeights, Walkers
@@ -38,6 +38,8 @@ class Sampled:
     frame_interval_ps : float
     beads : int
     name : str
+    hops : (int, int) or None
+        Foldings and unfoldings of the replicas of replica exchange.
     """
 
     walkers: Walkers
@@ -49,6 +51,7 @@ class Sampled:
     frame_interval_ps: float
     beads: int
     name: str = "frames"
+    hops: tuple[int, int] | None = None
 
     @property
     def biased(self) -> NDArray[np.bool_]:
@@ -83,7 +86,7 @@ class Sampled:
         logs = bias_logs(frames, slices)
         fitted = StateWeights.fit(trajectories, logs, frames.frame_interval_ps, seed)
         walkers = fitted.walkers
-        folded = folding = None
+        folded = folding = hops = None
         if frames.native_positions is not None:
             distance = np.concatenate([
                 rmsd(frames.positions[a : a + FRAMES_AT_ONCE], frames.native_positions)
@@ -94,6 +97,8 @@ class Sampled:
             folding = FoldingData(
                 distance, walkers.walker, walkers.biased, interval_ps, frames.folded_rmsd
             )
+            if frames.replica_index is not None:
+                hops = hops_of_replicas(distance, frames.replica_index, frames.folded_rmsd)
         return cls(
             walkers=walkers,
             msm_share=fitted.msm_share,
@@ -104,6 +109,7 @@ class Sampled:
             frame_interval_ps=frames.frame_interval_ps,
             beads=frames.bead_count,
             name=frames.name,
+            hops=hops,
         )
 
     def surface(self, weights: FloatArray, frames: NDArray[np.bool_] | None = None) -> FloatArray:

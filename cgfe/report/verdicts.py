@@ -217,6 +217,9 @@ def _two_ways(result: Convergence, doubts: list[str]) -> Verdict:
     if not result.agreements:
         return Verdict(question, "unknown", "There is one way to the weights alone.")
     words = " ".join(_agreement(agreement) for agreement in result.agreements)
+    if result.against is not None and result.against.hops is not None:
+        foldings, unfoldings = result.against.hops
+        words += f" Its replicas folded {foldings} times and unfolded {unfoldings} times."
     if not all(agreement.holds for agreement in result.agreements):
         return Verdict(question, "no", f"{words} They contradict each other.")
     if doubts:

@@ -14,7 +14,7 @@ from cgfe.analysis.core_sets import (
     core_of,
     last_core,
 )
-from cgfe.analysis.folding import FoldedShare, FoldingData
+from cgfe.analysis.folding import FoldedShare, FoldingData, hops_of_replicas
 from cgfe.analysis.intervals import half_width, interval
 
 
@@ -35,6 +35,14 @@ def test_a_walker_keeps_its_state_until_it_is_in_the_other_core() -> None:
     np.testing.assert_array_equal(events.unfoldings, [1, 0, 0])
     np.testing.assert_array_equal(events.folded_ns, [2.0, 0.5, 0])
     np.testing.assert_array_equal(events.unfolded_ns, [1.5, 1.0, 0])
+
+
+def test_replicas_are_followed_through_the_frames_of_their_ladder() -> None:
+    distance = np.array([1.0, 5.0, 5.0, 2.0, 1.2, 5.0, 1.0, 5.0])
+    replica = np.array([0, 1, 0, 1, 0, 1, 1, 7])
+    # 0 is folded, unfolded, folded; 1 unfolded until its last frame; 7 was seen once.
+    assert hops_of_replicas(distance, replica) == (2, 1)
+    assert hops_of_replicas(distance, np.arange(8)) == (0, 0)
 
 
 def two_state(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cgfe.analysis.folding import FoldedShare
 from cgfe.analysis.intervals import Interval
 from cgfe.cli import main
 from cgfe.data.frames import CGFrames
+from cgfe.data.join import side_by_side
 from cgfe.errors import InputError
 from cgfe.reference.convergence import Convergence, analyse
 from cgfe.report.reference import details, more
@@ -164,6 +166,50 @@ def test_a_second_set_is_an_independent_way(unbiased: CGFrames) -> None:
         analyse(unbiased, against=replace(unbiased, temperature_kelvin=310.0))
 
 
+def test_a_second_set_of_several_samplings(unbiased: CGFrames) -> None:
+    """Ladders of replica exchange, whose frames hop between replicas."""
+
+    def ladders(seed: int) -> CGFrames:
+        frames = sampled(0, 5, seed)
+        logs = np.zeros(len(frames))
+        replica = np.arange(len(frames)) % 2 + 2 * frames.trajectory_index
+        return replace(frames, bias_log_weights=logs, replica_index=replica, name=f"set {seed}")
+
+    both = side_by_side([ladders(3), ladders(4)])
+    assert len(both.trajectory_slices()) == len(both.biased_trajectories) == 10
+    assert both.replica_index is not None
+    np.testing.assert_array_equal(np.unique(both.replica_index), np.arange(20))
+    np.testing.assert_array_equal(both.positions[10_000:], ladders(4).positions)
+    result = analyse(unbiased, against=both)
+    assert result.against is not None
+    assert (result.against.name, result.against.trajectories) == ("set 3, set 4", 10)
+    assert result.against.hops is not None
+    # Of 20,000 frames, every other one's replica the same: it changes sides with probability
+    # 0.05 × 0.95 × 2, at every second step, from each side half of the time.
+    expected = 20_000 * 0.095 / 2
+    for number in result.against.hops:
+        assert abs(number - expected) < 5 * np.sqrt(expected)
+    words = by_question(result)["Two ways agree?"].words
+    assert f"replicas folded {result.against.hops[0]} times and unfolded" in words
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "second is there twice"),
+        ({"positions": 0, "temperature_kelvin": 310.0}, "second and frames differ in temperature"),
+        ({"positions": 0, "frame_interval_ps": 2.0}, "second and frames differ in frame_interval"),
+        ({"positions": 0, "bias_log_weights": None}, "only one has bias_log_weights"),
+    ],
+)
+def test_samplings_that_do_not_belong_together(change: dict[str, Any], message: str) -> None:
+    first = sampled(2, 2, 3)
+    if "positions" in change:
+        change = change | {"positions": first.positions + 1}
+    with pytest.raises(InputError, match=message):
+        side_by_side([first, replace(first, **change, name="second")])
+
+
 def interval_of(half: float) -> Interval:
     return Interval(0.0, -half, half)
 
@@ -256,10 +302,18 @@ def test_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     sampled(12, 0, 4).save(tmp_path / "second.h5")
     page = tmp_path / "page.html"
     words = ["reference-report", str(tmp_path / "frames.h5"), "--output", str(page)]
-    assert main([*words, "--against", str(tmp_path / "second.h5")]) == 0
+    sampled(12, 0, 5).save(tmp_path / "third.h5")
+    others = [str(tmp_path / "second.h5"), str(tmp_path / "third.h5")]
+    assert main([*words, "--against", *others]) == 0
     assert "reference report: " in capsys.readouterr().out
     html = page.read_text()
-    for text in ("Chapman-Kolmogorov", "second.h5", "Share of walkers", "rates between core sets"):
+    for text in (
+        "Chapman-Kolmogorov",
+        "second.h5, ",
+        "24 trajectories",
+        "Share of walkers",
+        "rates between core sets",
+    ):
         assert text in html
     assert "http" not in html.replace("http-equiv", "")
     assert main([*words, "--against", str(tmp_path / "frames.h5")]) == 2
