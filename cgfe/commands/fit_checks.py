@@ -90,11 +90,20 @@ def check_monitor(model: CGForceField, data: CGFramesDataModule, callbacks: list
             names |= callback.names(data.names)
         if isinstance(callback, MeanForceValidation):
             names |= callback.names(data)
-    begun = max((term.begin for term in model.loss_config.terms() if term.weight > 0), default=0)
+    counting = [term for term in model.loss_config.terms() if term.weight > 0]
+    begun = max((term.begin for term in counting), default=0)
+    moving = [term.log_name for term in counting if term.needs_simulations]
     for callback in callbacks:
         if isinstance(callback, BestCheckpoint):
             callback.check(names)
-            if begun and str(callback.monitor).endswith("/loss"):
+            stage, _, name = str(callback.monitor).partition("/")
+            of_loss = stage in ("train", "validation") and name in ("loss", *moving)
+            if of_loss and moving:
+                raise InputError(
+                    f"checkpoint.monitor is {callback.monitor}, but each simulation changes what "
+                    f"{' and '.join(moving)} is measured against; expected another metric."
+                )
+            if of_loss and begun:
                 raise InputError(
                     f"checkpoint.monitor is {callback.monitor}, which is another sum once a term "
                     f"begins (model.losses.begin, epoch {begun}); expected another metric."

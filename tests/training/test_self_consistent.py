@@ -229,6 +229,18 @@ def test_a_term_without_simulations_is_refused(every: int, tiny_file: Path, tmp_
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.parametrize("monitor", ["loss", "self_consistent_mse"])
+def test_no_best_checkpoint_is_chosen_by_labels_that_change(
+    monitor: str, tiny_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
+    words += ["--free_energy.every_n_epochs=1", f"--checkpoint.monitor=validation/{monitor}"]
+    assert "each simulation changes what" in cgfe(tmp_path, *words, code=2)
+    assert not (tmp_path / "never").exists()
+
+
 def test_a_model_that_flew_apart_is_no_label(reference: Reference) -> None:
     module = module_of(reference)
     positions = np.repeat(reference.starts.positions[None, :4], 5, axis=0)
