@@ -45,7 +45,7 @@ INSTRUCTIONS = ("x86-64-v3", "x86-64-v2")
 """AVX2 and SSE, beside all that the processor has."""
 PEPTIDES: dict[str, Callable[[], Peptide]] = {
     "chignolin": lambda: peptide_from_pdb(HAIRPIN),
-    "helix": lambda: peptide_from_sequence("AAQAAAAQAAAAQAA"),
+    "helix": lambda: peptide_from_sequence("AAQAAAAQAAAAQAA", caps=True),
     "GAG": lambda: peptide_from_sequence("GAG"),
 }
 
