@@ -57,7 +57,7 @@ def test_the_embedded_helix_folds_and_unfolds() -> None:
     for part in parts:  # each with both states
         own = distance[np.isin(helix.trajectory_index, part)] <= FOLDED_RMSD
         assert 0.1 < own.mean() < 0.9
-    assert helix.nanoseconds >= 1000
+    assert helix.nanoseconds >= 3500
     assert helix.forces is not None
     assert "cgfe pack --runs" in helix.source
 
