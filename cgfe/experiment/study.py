@@ -306,12 +306,11 @@ def same_sweep(copy: Path, text: str) -> bool:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a sweep, before anything is written."""
-    if (folder / COPY).exists() and (folder / DATABASE).exists():
-        return
     # A sweep that was ended before its study was made leaves these.
-    begun = {COPY, DATABASE, KEPT, LOCK}
+    begun = {COPY, DATABASE, f"{DATABASE}-journal", KEPT, LOCK}
     others = [path for path in folder.iterdir() if path.name not in begun and path.name[0] != "."]
-    if others:
+    # Looked at last: another process may be making the study meanwhile, and runs come after it.
+    if others and not ((folder / COPY).exists() and (folder / DATABASE).exists()):
         raise InputError(
             f"{folder} holds something else than a sweep's study ({others[0].name}); choose "
             "another --folder."

@@ -508,6 +508,16 @@ def _wait_for(found: Any, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def test_a_study_that_another_process_is_just_making_is_no_other_folder(tmp_path: Path) -> None:
+    """SQLite keeps a journal beside its file while a transaction is under way."""
+    path = sweep_of(tmp_path, x={"values": [0.0]}, seconds={"value": 0.0})
+    folder = tmp_path / "runs/sweep-quick"
+    folder.mkdir(parents=True)
+    (folder / "study.db-journal").touch()
+    assert _cgfe(path).wait(120) == 0
+    assert len(begun(tmp_path)) == 1
+
+
 def test_two_sweeps_share_a_study(tmp_path: Path) -> None:
     path = sweep_of(tmp_path, x={"values": [float(k) for k in range(8)]}, seconds={"value": 0.2})
     both = [_cgfe(path) for _ in range(2)]
