@@ -19,7 +19,7 @@ from cgfe.all_atom.system import (
 from cgfe.errors import InputError
 
 DROPPED = ("scouts",)
-"""Keys that runs of earlier versions have written."""
+"""Keys that runs of earlier versions have written, empty."""
 ENGINES = ("auto", "batched", "openmm")
 POSITIVE = (
     "walkers",
@@ -262,7 +262,8 @@ def read_config(
         if not isinstance(found, DictConfig):
             raise InputError(f"{path}: a list, expected the keys of a sampler's config.")
         for key in DROPPED:
-            found.pop(key, None)
+            if found.get(key) == []:
+                found.pop(key)
         base = OmegaConf.structured(default or SamplerConfig())
         config = OmegaConf.to_object(
             OmegaConf.merge(base, found, OmegaConf.from_dotlist(list(settings)))

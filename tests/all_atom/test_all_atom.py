@@ -189,6 +189,9 @@ def test_coil_and_run_starts_are_spread(tmp_path: Path) -> None:
 def test_the_config_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("sequence: GYDPG\nscouts: []\n")
     assert read_config(tmp_path / "config.yaml") == SamplerConfig(sequence="GYDPG")
+    (tmp_path / "config.yaml").write_text("sequence: GYDPG\nscouts: [run]\n")
+    with pytest.raises(InputError, match="scouts"):
+        read_config(tmp_path / "config.yaml")
 
 
 @pytest.mark.slow

@@ -176,16 +176,22 @@ def test_nonsense_is_refused(name: str) -> None:
         Losses(self_consistent=SelfConsistentEnergy(**{name: -1.0})).check()
 
 
+def refused(tmp_path: Path, tiny_file: Path, *words: str) -> str:
+    """Return what a fit that is refused before it has a folder prints."""
+    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    configs = ["--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
+    printed = cgfe(tmp_path, "fit", *configs, *words, code=2)
+    assert not (tmp_path / "never").exists()
+    return printed
+
+
 @pytest.mark.parametrize("name", ["smoothing", "damping", "cutoff_kt"])
 def test_what_no_correction_can_be_is_told_by_the_command(
     name: str, tiny_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
-    (tmp_path / "losses.yaml").write_text(LOSSES)
-    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
-    printed = cgfe(tmp_path, *words, f"--model.losses.self_consistent.{name}=.inf", code=2)
+    printed = refused(tmp_path, tiny_file, f"--model.losses.self_consistent.{name}=.inf")
     assert f"model.losses.self_consistent.{name} is inf" in printed
-    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize(
@@ -221,24 +227,16 @@ def test_a_beginning_that_cannot_be_right_is_refused(
 
 @pytest.mark.parametrize("every", [0, 3])
 def test_a_term_without_simulations_is_refused(every: int, tiny_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
-    (tmp_path / "losses.yaml").write_text(LOSSES)
-    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
-    printed = cgfe(tmp_path, *words, f"--free_energy.every_n_epochs={every}", code=2)
+    printed = refused(tmp_path, tiny_file, f"--free_energy.every_n_epochs={every}")
     assert f"free_energy.every_n_epochs is {every}; expected at least 1 and less" in printed
-    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize("monitor", ["loss", "self_consistent_mse"])
 def test_no_best_checkpoint_is_chosen_by_labels_that_change(
     monitor: str, tiny_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(SIZES.format(frames=tiny_file, cache=tmp_path / "cache"))
-    (tmp_path / "losses.yaml").write_text(LOSSES)
-    words = ["fit", "--config=tiny.yaml", "--config=losses.yaml", "--run_dir=never"]
-    words += ["--free_energy.every_n_epochs=1", f"--checkpoint.monitor=validation/{monitor}"]
-    assert "each simulation changes what" in cgfe(tmp_path, *words, code=2)
-    assert not (tmp_path / "never").exists()
+    words = ["--free_energy.every_n_epochs=1", f"--checkpoint.monitor=validation/{monitor}"]
+    assert "each simulation changes what" in refused(tmp_path, tiny_file, *words)
 
 
 def test_a_model_that_flew_apart_is_no_label(reference: Reference) -> None:
