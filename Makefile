@@ -7,7 +7,8 @@
 # make bench   set up and measure everything (twelve minutes; BENCH=--quick: less of it)
 # make docs    set up and build the documentation into site/ (warnings are errors)
 # make experiment  the paper's experiment, 99 runs (two hours on two idle cores), into results/energy_weight/;
-#              SWEEP=labels: another file of sweeps/. Called again, it goes on
+#              SWEEP=labels: another file of sweeps/. Called again, it goes on;
+#              FROM=results/labels: runs that finished elsewhere, as an export has them, are not run again
 # make terms   the terms of the loss beside one another, 88 runs, into results/energy_terms/
 # make report  draw the newest run's report again
 
@@ -92,7 +93,7 @@ runs/begun_folded_raw.h5 runs/begun_folded_weighted.h5: runs/begun_folded_%.h5: 
 	$(BIN)/cgfe pack --frames chignolin --begin-folded-ns 20 --weights $(if $(filter raw,$*),counts,training) --output $@
 
 experiment: setup $(if $(filter raw_frames,$(SWEEP)),runs/begun_folded_raw.h5 runs/begun_folded_weighted.h5)
-	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS); swept=$$?; \
+	$(BIN)/cgfe sweep sweeps/$(SWEEP).yaml --jobs $(JOBS) $(if $(FROM),--from $(FROM)); swept=$$?; \
 	$(BIN)/cgfe report runs/sweep-$(SWEEP) $(REPORT) --export results/$(SWEEP) && exit $$swept
 
 terms: override SWEEP := energy_terms

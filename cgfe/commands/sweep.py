@@ -10,6 +10,7 @@ EPILOG = """\
 Examples:
   cgfe sweep sweeps/energy_weight.yaml --jobs 2
   cgfe report runs/sweep-energy_weight                                (what it has shown)
+  cgfe sweep sweeps/energy_weight.yaml --from results/energy_weight   (what an export has not)
   optuna-dashboard sqlite:///runs/sweep-energy_weight/study.db      (pip install optuna-dashboard)
 
 Each run has its folder FOLDER/run-NNNN with config.yaml, metrics.csv, log.txt and its report;
@@ -28,6 +29,14 @@ def run(words: Sequence[str]) -> None:
         "--jobs", type=int, default=1, help="runs at a time; they share the cores (default: 1)"
     )
     parser.add_argument("--folder", help="of the sweep (default: runs/sweep-FILE'S-NAME)")
+    parser.add_argument(
+        "--from",
+        dest="exported",
+        type=Path,
+        metavar="EXPORT",
+        help="results of the same sweep from elsewhere, which `cgfe report --export` wrote: their "
+        "finished runs are copied and not run again",
+    )
     parser.add_argument("--count", type=int, help="runs in all (default: the file's run_cap)")
     parser.add_argument(
         "--seed", type=int, default=0, help="of random and Bayesian choices (default: 0)"
@@ -47,7 +56,7 @@ def run(words: Sequence[str]) -> None:
     folder = Path(options.folder or Path("runs") / f"sweep-{sweep.name}")
     if not (folder / DATABASE).exists():
         check_first_point(sweep)
-    study = SweepStudy(sweep, folder, options.count, options.seed)
+    study = SweepStudy(sweep, folder, options.count, options.seed, options.exported)
     with readable(folder):
         if options.retry_failed:
             print(f"failed runs queued again: {study.retry_failed()}")

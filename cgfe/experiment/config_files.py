@@ -37,20 +37,44 @@ def keep_configs(folder: Path, paths: Iterable[Path], grown: bool = False) -> No
     InputError
         If a file cannot be read, or says something else than when the sweep began.
     """
-    found = {str(path): _content(path) for path in paths}
-    kept = folder / KEPT
+    paths, kept = list(paths), folder / KEPT
     if kept.exists():
-        before = json.loads(kept.read_text(encoding="utf-8"))
-        for name in sorted(before.keys() if grown else found.keys() | before.keys()):
-            if found.get(name) != before.get(name):
-                raise InputError(
-                    f"{name} is not what it was when the sweep in {folder} began ({kept}); put it "
-                    "back, or choose another --folder."
-                )
-        if found == before:
-            return
-    with replacing(kept) as temporary:
-        temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        check_configs(kept, paths, grown)
+    found = _contents(paths)
+    if not kept.exists() or found != _read(kept):
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def check_configs(kept: Path, paths: Iterable[Path], grown: bool = False) -> None:
+    """Compare what the config files of a sweep say with what was kept of it.
+
+    Raises
+    ------
+    InputError
+        As `keep_configs` does, or if what was kept is no such file.
+    """
+    found, before = _contents(paths), _read(kept)
+    for name in sorted(before.keys() if grown else found.keys() | before.keys()):
+        if found.get(name) != before.get(name):
+            raise InputError(
+                f"{name} is not what it was when the sweep in {kept.parent} began ({kept}); put it "
+                "back, or choose another --folder."
+            )
+
+
+def _contents(paths: Iterable[Path]) -> dict[str, Any]:
+    return {str(path): _content(path) for path in paths}
+
+
+def _read(kept: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{kept}: cannot be read ({error}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{kept}: does not hold what config files said.")
+    return content
 
 
 def _content(path: Path) -> Any:

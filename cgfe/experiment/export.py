@@ -1,6 +1,6 @@
 """A sweep's results in a small folder: what its report is drawn from, and how it was made.
 
-FOLDER/sweep.yaml, results.csv        as in the sweep's own folder
+FOLDER/sweep.yaml, configs.json, results.csv   as in the sweep's own folder
        run-NNNN/                      config.yaml, metrics.csv, free_energy.json and .npz
        sweep.html, sweep.json         the report, drawn from these files
        errors.png, differences.png    its figures
@@ -18,11 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cgfe.errors import InputError
+from cgfe.experiment.config_files import KEPT as CONFIGS
 from cgfe.experiment.figures import Setting
-from cgfe.experiment.growing import has_grown
+from cgfe.experiment.growing import has_grown, same_sweep
 from cgfe.experiment.results import text_of
 from cgfe.experiment.runs import RESULTS, SWEEP_COPY, SweepRuns, read_runs
-from cgfe.experiment.study import same_sweep
 from cgfe.experiment.sweep_file import SweepFile
 from cgfe.experiment.sweep_report import SweepReport, write_sweep_report
 from cgfe.files import replacing
@@ -45,7 +45,8 @@ def export_sweep(
 ) -> SweepReport:
     """Copy what a sweep's report needs into a folder, and write the report there.
 
-    `cgfe report` of that folder draws the same page again.
+    `cgfe report` of that folder draws the same page again, and `cgfe sweep --from` it runs what
+    is left elsewhere.
 
     Parameters
     ----------
@@ -73,6 +74,9 @@ def export_sweep(
         for path in (path for pattern in KEPT for path in sorted(run.folder.glob(pattern))):
             with replacing(target / run.name / path.name) as temporary:
                 shutil.copyfile(path, temporary)
+    if (folder / CONFIGS).is_file():
+        with replacing(target / CONFIGS) as temporary:
+            shutil.copyfile(folder / CONFIGS, temporary)
     _copy_results(folder / RESULTS, target / RESULTS)
     report = write_sweep_report(target, None, metric, parameter, baseline, where)
     for name, draw in (("errors", plot_errors), ("differences", plot_differences)):

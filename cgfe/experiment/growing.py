@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import optuna
+import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from cgfe.errors import InputError
@@ -11,6 +12,22 @@ from cgfe.files import replacing
 
 QUEUED = "fixed_params"
 """Where Optuna keeps the values of a trial that waits."""
+
+
+def same_sweep(copy: Path, text: str) -> bool:
+    """Return whether a sweep file says the same as a text; comments may differ.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        before = yaml.safe_load(copy.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{copy}: cannot be read ({reason}).") from None
+    return bool(before == yaml.safe_load(text))
 
 
 def has_grown(before: SweepFile, now: SweepFile) -> bool:

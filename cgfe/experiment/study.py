@@ -6,6 +6,7 @@ its free lock, on any machine that shares the folder.
 """
 
 import fcntl
+import itertools
 import math
 import shutil
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import IO
 
 import optuna
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -29,7 +29,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cgfe.errors import InputError
 from cgfe.experiment.config_files import KEPT, keep_configs
-from cgfe.experiment.growing import grow, has_grown, point_of
+from cgfe.experiment.exported import ExportedRun, exported_runs
+from cgfe.experiment.growing import grow, has_grown, point_of, same_sweep
 from cgfe.experiment.sweep_file import EarlyTermination, Point, SweepFile
 from cgfe.files import make_folder, replacing
 
@@ -98,16 +99,26 @@ class SweepStudy:
         Runs of a random or Bayesian sweep; by default the file's run_cap.
     seed : int
         Of the points that random and Bayesian sweeps choose.
+    exported : path, optional
+        Results of the same sweep, as `export_sweep` has left them: its finished runs are copied,
+        but where the study has their points already.
 
     Raises
     ------
     InputError
         If the folder holds another sweep, one of other configs or something else, another program
-        holds the study, runs are under way of a grid that has grown, or nothing says how many
-        runs there shall be.
+        holds the study, runs are under way of a grid that has grown, nothing says how many
+        runs there shall be, or `exported` is of another sweep.
     """
 
-    def __init__(self, sweep: SweepFile, folder: Path, count: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        sweep: SweepFile,
+        folder: Path,
+        count: int | None,
+        seed: int,
+        exported: Path | None = None,
+    ) -> None:
         self.sweep, self.folder, self.seed = sweep, folder, seed
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -122,6 +133,7 @@ class SweepStudy:
                 f"{sweep.path}: method {sweep.method} has no end; give --count, or run_cap in "
                 "the file."
             )
+        runs = [] if exported is None else exported_runs(exported, sweep)
         make_folder(folder)
         _check_folder(folder)
         with readable(folder), self._alone(PATIENCE_SECONDS):
@@ -133,6 +145,7 @@ class SweepStudy:
                 grow(self.study, folder / DATABASE, before, sweep)
                 self.study = self._open()
             self._keep_copy()
+            self._take(runs)
             # Optuna's own grid sampler draws points in random order, and two processes can draw
             # the same one; queued points are taken in order, each once.
             known = [point_of(trial) for trial in self.trials()]
@@ -152,6 +165,15 @@ class SweepStudy:
             load_if_exists=True,
         )
 
+    def _take(self, runs: list[ExportedRun]) -> None:
+        """Record runs that finished elsewhere, their files copied first."""
+        known = [point_of(trial) for trial in self.trials()]
+        for run in runs:
+            if run.point not in known:
+                run_dir = self.folder / run.folder.name
+                run.copy(run_dir)
+                self.study.add_trial(run.trial(self.sweep, {RUN: str(run_dir)}))
+
     def claim(self) -> Claim | None:
         """Take the next point: one that was interrupted, or a new one; None if none is left."""
         with self._alone():
@@ -164,11 +186,17 @@ class SweepStudy:
             trial = self.study.ask()
             for name, distribution in self.sweep.space.items():
                 _suggest(trial, name, distribution)
-            run_dir = Path(trial.user_attrs.get(RUN, self.folder / f"run-{trial.number:04d}"))
+            run_dir = Path(trial.user_attrs.get(RUN, self._free_name(trial.number)))
             lock = _lock(run_dir)
             assert lock is not None, f"{run_dir} belongs to a point that nobody runs"
             trial.set_user_attr(RUN, str(run_dir))
             return Claim(trial, run_dir, lock)
+
+    def _free_name(self, number: int) -> Path:
+        """Return a new run's folder: by its number, or the next that no run from elsewhere has."""
+        taken = {trial.user_attrs.get(RUN) for trial in self.trials()}
+        names = (self.folder / f"run-{n:04d}" for n in itertools.count(number))
+        return next(name for name in names if str(name) not in taken)
 
     def _queue_interrupted(self) -> None:
         """Queue again, in the same folder, the points whose processes are gone."""
@@ -286,22 +314,6 @@ def readable(folder: Path) -> Iterator[None]:
             f"{folder / DATABASE}: cannot be used ({reason}); expected the study of this sweep, "
             "which no other program holds."
         ) from None
-
-
-def same_sweep(copy: Path, text: str) -> bool:
-    """Return whether a sweep file says the same as a text; comments may differ.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
-    try:
-        before = yaml.safe_load(copy.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).replace("\n", " ")
-        raise InputError(f"{copy}: cannot be read ({reason}).") from None
-    return bool(before == yaml.safe_load(text))
 
 
 def _check_folder(folder: Path) -> None:

@@ -80,8 +80,8 @@ def begun(folder: Path) -> list[list[str]]:
     return [line.split() for line in (folder / "begun.txt").read_text().splitlines()]
 
 
-def results(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "runs" / "sweep-quick" / "results.csv", newline="") as file:
+def results(folder: Path, runs: str = "runs") -> list[dict[str, str]]:
+    with open(folder / runs / "sweep-quick" / "results.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
