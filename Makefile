@@ -85,6 +85,7 @@ BASELINE_energy_weight_helix := forces
 BASELINE_energy_terms := forces
 BASELINE_terms_helix := forces
 BASELINE_both_folds := forces
+BASELINE_longer := forces
 BASELINE_data_efficiency := forces, 1
 BASELINE_corrections := as_is
 REPORT ?= $(if $(BASELINE_$(SWEEP)),--baseline "$(BASELINE_$(SWEEP))")

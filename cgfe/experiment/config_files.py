@@ -59,7 +59,7 @@ def check_configs(kept: Path, paths: Iterable[Path], grown: bool = False) -> Non
         if found.get(name) != before.get(name):
             raise InputError(
                 f"{name} is not what it was when the sweep in {kept.parent} began ({kept}); put it "
-                "back, or choose another --folder."
+                "back, or begin anew in another folder."
             )
 
 
