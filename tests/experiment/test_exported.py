@@ -7,7 +7,9 @@ import pytest
 
 from cgfe.cli import main
 from cgfe.experiment import runner
-from tests.experiment.test_local_sweep import begun, results, sweep_of
+from cgfe.experiment.exported import ExportedRun, exported_runs
+from cgfe.experiment.sweep_file import SweepFile
+from tests.experiment.test_local_sweep import ROOT, begun, results, sweep_of
 
 FOLDER = "runs/sweep-quick"
 
@@ -63,8 +65,6 @@ def test_a_sweep_goes_on_from_its_export(path: Path, tmp_path: Path) -> None:
 def test_a_copy_that_was_interrupted_goes_on(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cgfe.experiment.exported import ExportedRun
-
     copy, copied = ExportedRun.copy, []
 
     def twice(run: ExportedRun, target: Path) -> None:
@@ -121,3 +121,15 @@ def test_what_does_not_fit_is_one_sentence(
     assert "\n" not in error
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "begun.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["data_efficiency", "energy_terms"])
+def test_the_guide_goes_on_from_these_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not whole yet, and stay of use as long as their configs are as they were."""
+    monkeypatch.chdir(ROOT)
+    sweep = SweepFile.load(f"sweeps/{name}.yaml")
+    runs = exported_runs(Path("results") / name, sweep)
+    points = [tuple(run.point.values()) for run in runs]
+    assert 0 < len({*points}) == len(points) < len(sweep.grid())
+    assert all(run.point in sweep.grid() for run in runs)
+    assert all(run.value > 0 and run.seconds > 60 for run in runs)
