@@ -498,6 +498,8 @@ def _cgfe(path: Path, *words: str) -> "subprocess.Popen[bytes]":
         [sys.executable, "-m", "cgfe", "sweep", str(path), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
+        # A shell's background jobs ignore it, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
