@@ -8,7 +8,7 @@
 # make docs    set up and build the documentation into site/ (warnings are errors)
 # make experiment  the paper's experiment, 99 runs (two hours on two idle cores), into results/energy_weight/;
 #              SWEEP=labels: another file of sweeps/. Called again, it goes on;
-#              FROM=results/labels: runs that finished elsewhere, as an export has them, are not run again
+#              FROM=results/energy_terms: runs that finished elsewhere, as an export has them, are not run again
 # make terms   the terms of the loss beside one another, 88 runs, into results/energy_terms/
 # make report  draw the newest run's report again
 

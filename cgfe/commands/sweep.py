@@ -10,7 +10,7 @@ EPILOG = """\
 Examples:
   cgfe sweep sweeps/energy_weight.yaml --jobs 2
   cgfe report runs/sweep-energy_weight                                (what it has shown)
-  cgfe sweep sweeps/energy_weight.yaml --from results/energy_weight   (what an export has not)
+  cgfe sweep sweeps/energy_terms.yaml --from results/energy_terms     (what an export has not)
   optuna-dashboard sqlite:///runs/sweep-energy_weight/study.db      (pip install optuna-dashboard)
 
 Each run has its folder FOLDER/run-NNNN with config.yaml, metrics.csv, log.txt and its report;

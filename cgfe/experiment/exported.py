@@ -13,12 +13,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from cgfe.errors import InputError
 from cgfe.experiment.config_files import KEPT, check_configs
 from cgfe.experiment.growing import has_grown, same_sweep
+from cgfe.experiment.runs import RESULTS, SWEEP_COPY
 from cgfe.experiment.sweep_file import Point, SweepFile
 from cgfe.files import replacing_folder
 
 OPTION = "--from"
-COPY = "sweep.yaml"
-RESULTS = "results.csv"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def exported_runs(export: Path, sweep: SweepFile) -> list[ExportedRun]:
     InputError
         If it holds no export, one of another sweep, or of other configs than the files hold now.
     """
-    copy = export / COPY
+    copy = export / SWEEP_COPY
     for path in (copy, export / RESULTS, export / KEPT):
         if not path.is_file():
             raise InputError(
@@ -82,11 +81,11 @@ def exported_runs(export: Path, sweep: SweepFile) -> list[ExportedRun]:
             "same grid with further values either."
         )
     check_configs(export / KEPT, sweep.config_files(), grown=not same)
-    with (export / RESULTS).open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("state") == "complete"]
     try:
+        with (export / RESULTS).open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("state") == "complete"]
         return list(_runs(export, sweep, rows))
-    except (KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{OPTION}: {export / RESULTS} does not fit {copy} ({error!r}), expected what `cgfe "
             "report --export` writes."
